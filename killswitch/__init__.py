@@ -1,0 +1,3 @@
+"""killswitch: an eBPF host-level kill switch for AI agents."""
+
+__version__ = "0.1.0"

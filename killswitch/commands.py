@@ -1,0 +1,213 @@
+"""What is to be done, and what came of it: the facts that come out of the engine and out of containment."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from killswitch.events import Event
+
+
+class Response(enum.StrEnum):
+    ALERT = "alert"
+    DENY = "deny"
+    KILL_PROCESS = "kill_process"
+    SEVER = "sever"
+    FREEZE = "freeze"
+    CAPTURE = "capture"
+    TERMINATE = "terminate"
+
+
+class Mode(enum.StrEnum):
+    MONITOR = "monitor"
+    ENFORCE = "enforce"
+
+
+class Level(enum.StrEnum):
+    """Sigma's levels, weakest first."""
+
+    INFORMATIONAL = "informational"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Containment:
+    """How a workload is, or is to be, contained. ``str()`` gives DESIGN's word for it."""
+
+    severed: bool = False
+    frozen: bool = False
+    terminated: bool = False
+
+    def __str__(self) -> str:
+        if self.terminated:
+            return "terminated"
+        return "+".join(w for w, on in (("severed", self.severed), ("frozen", self.frozen)) if on) or "free"
+
+    def __or__(self, other: Containment) -> Containment:
+        return Containment(
+            self.severed or other.severed, self.frozen or other.frozen, self.terminated or other.terminated
+        )
+
+    @classmethod
+    def parse(cls, word: str) -> Containment:
+        """Inverse of ``str()``. Raises ValueError for any other word."""
+        parts = set(word.split("+")) if word != "free" else set()
+        if not parts <= {"severed", "frozen", "terminated"}:
+            raise ValueError(f"no containment is called {word!r}: free, severed, frozen, severed+frozen, terminated")
+        return cls("severed" in parts, "frozen" in parts, "terminated" in parts)
+
+
+FREE = Containment()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One match of one rule."""
+
+    time_ns: int
+    workload: int
+    policy: str
+    rule: str
+    title: str
+    level: Level
+    mode: Mode
+    responses: tuple[Response, ...]  # what the rule asks for
+    done_in_kernel: tuple[Response, ...]  # what the data plane had done before user space heard of it
+    pid: int
+    start_ticks: int
+    summary: str  # one line for people: who did what
+    event: Event
+    verdict_ns: int = 0  # from the event to the verdict
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFinding:
+    """Keep the finding and show it to who follows the events. Every finding comes out as one of these, first."""
+
+    incident: str
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Contain:
+    """Bring the workload to at least this containment, in the order sever, freeze, destroy sockets, capture, terminate."""
+
+    workload: int
+    incident: str
+    desired: Containment
+    capture: bool
+    reason: str
+    hot: tuple[tuple[int, int, int], ...] = ()  # (pid, address, samples) to name in the evidence of a hashing finding
+
+
+@dataclass(frozen=True, slots=True)
+class KillProcess:
+    workload: int
+    incident: str
+    pid: int
+    start_ticks: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCode:
+    """Read the machine code at these addresses and hand it back as ``events.Code``."""
+
+    workload: int
+    pid: int
+    start_ticks: int
+    hot: tuple[tuple[int, int], ...]  # (address, samples)
+
+
+Command = RecordFinding | Contain | KillProcess | ReadCode
+
+
+class Step(enum.StrEnum):
+    SEVER = "sever"
+    FREEZE = "freeze"
+    DESTROY_SOCKETS = "destroy_sockets"
+    CAPTURE = "capture"
+    TERMINATE = "terminate"
+    KILL_PROCESS = "kill_process"
+    THAW = "thaw"
+    RECONNECT = "reconnect"
+
+
+class Outcome(enum.StrEnum):
+    DONE = "done"
+    FAILED = "failed"
+    REFUSED = "refused"  # it cannot be done here, or must not (a protected process)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What one step did, when, and the proof that was observed."""
+
+    step: Step
+    outcome: Outcome
+    workload: int
+    started_ns: int
+    finished_ns: int
+    proof: Mapping[str, str | int | float] = field(default_factory=dict)
+    error: str = ""
+
+
+# --- what the policy compiler hands to the data plane ---------------------------------------------------------------
+
+PREDICATES = 256  # bits in a predicate set
+MAX_STATES = 8192  # rows of the automaton table, a generation
+MAX_CLAUSES = 256
+MAX_GRAMMARS = 8
+MAX_INODES = 1024
+ACCEPTS = 0x8000  # set in a next-state entry when the state it names accepts something
+
+# Predicate bits that the data plane sets by itself; the compiler gives out bits from FIRST_FREE_BIT on.
+BIT_MEMFD = 0  # the executable is a memfd
+BIT_UNLINKED = 1  # the executable has no name any more (nlink 0)
+BIT_TRUNCATED = 2  # the arguments are longer than the window
+FIRST_FREE_BIT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """Matches when ``predicates & mask == value``. A rule's condition is the OR of its clauses."""
+
+    mask: int
+    value: int
+    policy: int  # 0..63: applies to workloads whose policy set has this bit
+    rule: int  # index into the compiled rules
+    kill: bool  # SIGKILL before the first instruction
+    sever: bool  # cut the workload off at once
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A walk over the arguments that is only made when ``gate`` holds (ssh's options are only ssh's)."""
+
+    gate: int  # predicate bit
+    start: int  # state
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTables:
+    """One policy generation, as the data plane wants it.
+
+    ``rows`` holds ``len(rows) / 512`` states of 256 little-endian u16 next states; state 0 is dead (its row is all
+    zero), and is also the start of a field that no rule mentions. A next state with ``ACCEPTS`` set accepts: its bits are
+    ``accepts[state]``. Every walked field ends with a NUL byte, which is fed too: that is how "equals" and "ends with"
+    are told. Bits are collected along the walk (Aho-Corasick), not only at its end.
+    """
+
+    rows: bytes
+    accepts: Mapping[int, int]  # state (without ACCEPTS) -> predicate bits
+    start_name: int  # basename of the resolved executable, and basename of the file asked for
+    start_path: int  # the resolved executable, and the file asked for
+    start_parent: int  # basename of the parent's executable
+    start_args: int  # argv, NUL after each argument
+    grammars: tuple[Grammar, ...]
+    clauses: tuple[Clause, ...]
+    inodes: tuple[tuple[int, int, int], ...]  # (st_dev, st_ino, predicate bits)

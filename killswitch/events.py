@@ -1,0 +1,275 @@
+"""What the kernel saw: the facts that go into the engine. Nothing here does anything.
+
+Times are nanoseconds of CLOCK_MONOTONIC. A workload is named by the id of its cgroup (``workload``), a process by
+``pid`` (the kernel's tgid) and ``start_ticks`` (its start in clock ticks since boot, field 22 of ``/proc/PID/stat``):
+together with the boot id they make the process's ``entity_id``, which no later process can have.
+
+Bytes that a workload chose (paths, arguments, names) are kept as ``bytes`` and decoded with ``surrogateescape``, so
+that nothing it writes can be lost or can raise.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+
+def text(raw: bytes) -> str:
+    """Decode bytes that a workload chose; never raises, never loses a byte."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+@cache
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def entity_id(pid: int, start_ticks: int) -> str:
+    """The identity of a process, as ECS ``process.entity_id``: ``<boot id>:<tgid>:<start in ticks since boot>``."""
+    return f"{boot_id()}:{pid}:{start_ticks}"
+
+
+class Transport(enum.StrEnum):
+    TCP = "tcp"
+    UDP = "udp"
+    ICMP = "icmp"
+    OTHER = "other"
+
+
+class Done(enum.IntFlag):
+    """What the data plane itself has done about an exec, before user space heard of it."""
+
+    NOTHING = 0
+    KILLED = 1
+    SEVERED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Exec:
+    """A new program is about to run its first instruction (``sched_process_exec``)."""
+
+    time_ns: int
+    workload: int
+    cgroup_id: int
+    pid: int
+    start_ticks: int
+    ppid: int
+    parent_start_ticks: int
+    uid: int
+    gid: int
+    parent_name: bytes  # basename of the parent's executable
+    executable: bytes  # resolved path of the file that runs, as the kernel walks it
+    filename: bytes  # the path that was asked for (a script, a symbolic link, /proc/self/fd/N)
+    argv: bytes  # NUL-terminated arguments, at most the window of 4,096 bytes
+    argv_total: int  # bytes of arguments that the process really has
+    inode: int
+    device: int  # as in os.stat().st_dev
+    nlink: int
+    memfd: bool
+    predicates: int  # bit set of compiled predicates that held, in the kernel's judgement
+    generation: int  # of the policy tables that judged; 0 = none loaded
+    clause: int  # index of the first enforcing clause that matched, -1 = none
+    done: Done
+    verdict_ns: int  # from entry of the program to the verdict
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        raw = self.argv[:-1] if self.argv.endswith(b"\0") else self.argv
+        return tuple(text(a) for a in raw.split(b"\0")) if self.argv else ()
+
+    @property
+    def truncated(self) -> bool:
+        return self.argv_total > len(self.argv)
+
+    @property
+    def name(self) -> str:
+        return text(self.executable.rpartition(b"/")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A new process (not a new thread)."""
+
+    time_ns: int
+    workload: int
+    cgroup_id: int
+    pid: int
+    start_ticks: int
+    ppid: int
+    parent_start_ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The last thread of a process is gone."""
+
+    time_ns: int
+    workload: int
+    cgroup_id: int
+    pid: int
+    start_ticks: int
+    exit_code: int  # as wait(2) reports it
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """connect(2), or sendmsg(2) with an address on an unconnected socket (``operation`` tells which)."""
+
+    time_ns: int
+    workload: int
+    cgroup_id: int
+    pid: int
+    start_ticks: int
+    uid: int
+    comm: bytes
+    transport: Transport
+    destination_ip: str
+    destination_port: int
+    operation: str  # "connect" or "sendmsg"
+    denied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """bind(2) or listen(2), as ``operation`` tells."""
+
+    time_ns: int
+    workload: int
+    cgroup_id: int
+    pid: int
+    start_ticks: int
+    uid: int
+    comm: bytes
+    transport: Transport
+    source_ip: str
+    source_port: int
+    operation: str  # "bind" or "listen"
+    denied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupMove:
+    """A process was moved between cgroups; ``workload`` is the one that it left, or entered when it left none."""
+
+    time_ns: int
+    workload: int
+    pid: int
+    start_ticks: int
+    from_cgroup: int
+    to_cgroup: int
+    to_workload: int  # 0 = none: it left what is watched
+    to_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupCreated:
+    time_ns: int
+    cgroup_id: int
+    path: str  # below the cgroup v2 root, "/a/b"
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupRemoved:
+    time_ns: int
+    cgroup_id: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """How one process used the CPU in one window, by sampling its instruction pointer."""
+
+    time_ns: int
+    workload: int
+    pid: int
+    start_ticks: int
+    window_ns: int
+    cores: float  # CPUs kept busy, mean over the window
+    kernel_share: float  # of the samples, 0..1
+    hot: tuple[tuple[int, int], ...]  # (user-space address, samples), hottest first
+
+
+@dataclass(frozen=True, slots=True)
+class CodeBlock:
+    address: int
+    samples: int
+    code: bytes  # what lies there, up to 64 bytes
+    mapping: str  # the mapping's name in /proc/PID/maps, "" = anonymous
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The machine code at a process's hottest addresses: the answer to ``commands.ReadCode``."""
+
+    time_ns: int
+    workload: int
+    pid: int
+    start_ticks: int
+    machine: str  # platform.machine()
+    blocks: tuple[CodeBlock, ...]
+    read_bytes: int  # rchar of /proc/PID/io: what it has consumed so far
+    read_calls: int  # syscr
+    cpu_ns: int  # CPU time that it has used so far
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Events that never reached user space, counted since the last report."""
+
+    time_ns: int
+    workload: int  # 0 = not to be told
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passes. The engine has no clock of its own."""
+
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadAdded:
+    """A cgroup is watched from now on. ``policies`` are indices into the loaded policies."""
+
+    time_ns: int
+    workload: int
+    name: str
+    cgroup: str
+    policies: tuple[int, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadRemoved:
+    time_ns: int
+    workload: int
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """An operator has released the workload: its open incident is closed, detectors start afresh."""
+
+    time_ns: int
+    workload: int
+
+
+Event = (
+    Exec
+    | Fork
+    | Exit
+    | Connect
+    | Listen
+    | CgroupMove
+    | CgroupCreated
+    | CgroupRemoved
+    | Cpu
+    | Code
+    | Lost
+    | Tick
+    | WorkloadAdded
+    | WorkloadRemoved
+    | Released
+)

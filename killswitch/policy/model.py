@@ -1,0 +1,78 @@
+"""A policy as its author meant it: checked, but not yet compiled. Built by ``load``, read by ``compile``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from killswitch.commands import Level, Mode, Response
+
+
+@dataclass(frozen=True, slots=True)
+class Predicate:
+    """One field compared with values; true when any value fits (every value with ``all``).
+
+    ``op`` is one of ``match`` (Sigma's plain value: equal, ``*`` and ``?`` are wildcards), ``contains``, ``startswith``,
+    ``endswith``, ``re``, ``cidr``, ``gt``, ``gte``, ``lt``, ``lte``, ``exists``. Text compares without case unless
+    ``cased``. A list field (``process.args``) fits when one of its elements does.
+    """
+
+    field: str
+    op: str
+    values: tuple[str | int | float | bool, ...]
+    all: bool = False
+    cased: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    part: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    parts: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    parts: tuple[Expr, ...]
+
+
+Expr = Predicate | Not | And | Or
+
+
+@dataclass(frozen=True, slots=True)
+class InlineTest:
+    """``tests:`` of a rule: an event given by its fields, and whether the rule is to match it."""
+
+    event: Mapping[str, object]
+    match: bool
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    id: str
+    title: str
+    level: Level
+    on: str  # exec, fork, exit, connect, listen, cgroup_move, cpu
+    condition: Expr  # the names in ``match`` already put in
+    response: tuple[Response, ...]
+    for_ns: int = 0
+    description: str = ""
+    references: tuple[str, ...] = ()
+    false_positives: tuple[str, ...] = ()
+    tests: tuple[InlineTest, ...] = ()
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    name: str
+    version: int
+    workloads: tuple[str, ...]  # globs over cgroup v2 paths
+    mode: Mode
+    rules: tuple[Rule, ...]
+    file: str = ""
+    lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
