@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Cgroups: processes that are moved between them, cgroups made and removed (user space matches policies' globs). */
+#include "workload.h"
+#include <bpf/bpf_tracing.h>
+
+char LICENSE[] SEC("license") = "GPL";
+
+struct path_scratch {
+	struct cgroup_event event;
+	char path[CGROUP_PATH_BYTES];
+};
+
+/* The kernel holds its own lock around these tracepoints (it fills one buffer with the path): one at a time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct path_scratch);
+} cgroup_scratch SEC(".maps");
+
+static __always_inline struct path_scratch *path_scratch(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&cgroup_scratch, &zero);
+}
+
+static __always_inline void send_with_path(struct path_scratch *s, u32 slot, const char *path)
+{
+	long n = bpf_probe_read_kernel_str(s->path, sizeof(s->path), path);
+
+	s->event.path_len = n > 0 ? n - 1 : 0;
+	if (s->event.path_len >= CGROUP_PATH_BYTES - 1)
+		count_loss(slot, LOST_PATH_CUT);
+	send_exec(slot, s, sizeof(s->event) + (s->event.path_len & (CGROUP_PATH_BYTES - 1)));
+}
+
+static __always_inline bool is_v2(struct cgroup *cgrp)
+{
+	return BPF_CORE_READ(cgrp, root, hierarchy_id) == 0;
+}
+
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(on_move, struct cgroup *to, const char *path, struct task_struct *task)
+{
+	struct process_place *known, was = {}, place = {};
+	struct workload *w;
+	struct path_scratch *s;
+	u32 tgid;
+
+	if (!anything_watched() || !is_v2(to))
+		return 0;
+	tgid = BPF_CORE_READ(task, tgid);
+	known = bpf_map_lookup_elem(&processes, &tgid);
+	if (known)
+		was = *known;
+	place.slot = slot_of_cgroup(to);
+	if (!(was.slot | place.slot)) /* numbers, not pointers: the verifier forbids to OR those, and clang would */
+		return 0;
+	s = path_scratch();
+	if (!s)
+		return 0;
+	place.cgroup_id = cgroup_id_of(to);
+	if (was.cgroup_id == place.cgroup_id)
+		return 0;
+	w = workload_at(place.slot);
+	if (w) {
+		place.workload = w->cgroup_id;
+		if (bpf_map_update_elem(&processes, &tgid, &place, BPF_ANY))
+			count_loss(place.slot, LOST_TRACKING_FULL);
+	} else {
+		bpf_map_delete_elem(&processes, &tgid);
+	}
+	fill_header(&s->event.header, EVENT_CGROUP_MOVE, was.slot ? was.workload : place.workload, task, was.cgroup_id);
+	s->event.to_cgroup = place.cgroup_id;
+	s->event.to_workload = place.workload;
+	send_with_path(s, was.slot ? was.slot : place.slot, path);
+	return 0;
+}
+
+static __always_inline void send_cgroup(struct cgroup *cgrp, const char *path, enum event_kind kind)
+{
+	struct path_scratch *s = path_scratch();
+
+	if (!s || !is_v2(cgrp))
+		return;
+	s->event.header = (struct event_header){
+		.time_ns = bpf_ktime_get_ns(), .cgroup_id = cgroup_id_of(cgrp), .kind = kind};
+	s->event.to_cgroup = 0;
+	s->event.to_workload = 0;
+	send_with_path(s, 0, path);
+}
+
+SEC("tp_btf/cgroup_mkdir")
+int BPF_PROG(on_mkdir, struct cgroup *cgrp, const char *path)
+{
+	send_cgroup(cgrp, path, EVENT_CGROUP_CREATED);
+	return 0;
+}
+
+SEC("tp_btf/cgroup_rmdir")
+int BPF_PROG(on_rmdir, struct cgroup *cgrp, const char *path)
+{
+	send_cgroup(cgrp, path, EVENT_CGROUP_REMOVED);
+	return 0;
+}

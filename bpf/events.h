@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The only ABI between the data plane and user space: records in the rings and values in the maps.
+ * killswitch/kernel/abi.py is its twin, and a test compares the two through the object's BTF. */
+#ifndef KS_EVENTS_H
+#define KS_EVENTS_H
+
+#include "vmlinux.h"
+
+#define ARGV_WINDOW 4096 /* bytes of arguments that are read and judged */
+#define PATH_BYTES 4096
+#define CGROUP_PATH_BYTES 1024 /* the kernel's own tracing buffer for cgroup paths is as long */
+#define COMM_BYTES 16
+#define PREDICATE_WORDS 4
+#define MAX_WORKLOADS 1024 /* slot 0 means "none" */
+#define MAX_STATES 8192
+#define MAX_CLAUSES 256
+#define MAX_GRAMMARS 8
+#define MAX_INODES 1024
+#define NS_PER_TICK 10000000 /* USER_HZ is 100 on every architecture that we run on */
+
+enum event_kind {
+	EVENT_EXEC = 1,
+	EVENT_FORK = 2,
+	EVENT_EXIT = 3,
+	EVENT_CONNECT = 4,
+	EVENT_LISTEN = 5,
+	EVENT_CGROUP_MOVE = 6,
+	EVENT_CGROUP_CREATED = 7,
+	EVENT_CGROUP_REMOVED = 8,
+};
+
+enum socket_operation {
+	OPERATION_CONNECT = 1,
+	OPERATION_SENDMSG = 2,
+	OPERATION_BIND = 3,
+	OPERATION_LISTEN = 4,
+};
+
+enum done_flag {
+	DONE_KILLED = 1,
+	DONE_SEVERED = 2,
+};
+
+enum loss_reason {
+	LOST_EXEC_RING_FULL = 0,
+	LOST_FLOW_RING_FULL = 1,
+	LOST_SENDMSG_SUPPRESSED = 2, /* the same process to the same address within SENDMSG_QUIET_NS */
+	LOST_ARGV_UNREADABLE = 3,    /* the event came, without (all of) its arguments */
+	LOST_PATH_CUT = 4,           /* the event came, its path lacks the beginning */
+	LOST_KILL_FAILED = 5,        /* a verdict said kill, and the kernel refused the signal */
+	LOST_TRACKING_FULL = 6,      /* where a process came from will not be known when it is moved */
+	LOST_SAMPLES = 7,            /* CPU samples for which there was no room */
+	LOSS_REASONS = 8,
+};
+
+struct event_header {
+	u64 time_ns;  /* CLOCK_MONOTONIC */
+	u64 workload; /* cgroup id of the workload */
+	u64 cgroup_id;
+	u64 start_ticks;
+	u32 pid;
+	enum event_kind kind;
+};
+
+/* Followed by parent name, executable, file name, each with a NUL that its length does not count, and argv. */
+struct exec_event {
+	struct event_header header;
+	u64 parent_start_ticks;
+	u64 inode;
+	u64 predicates[PREDICATE_WORDS];
+	u32 ppid;
+	u32 uid;
+	u32 gid;
+	u32 device; /* the kernel's own encoding: major << 20 | minor */
+	u32 nlink;
+	s32 clause;
+	u32 generation;
+	u32 verdict_ns;
+	u32 argv_total;
+	u16 parent_len;
+	u16 executable_len;
+	u16 filename_len;
+	u16 argv_len;
+	u8 memfd;
+	u8 done;
+	u8 padding[2];
+};
+
+struct fork_event {
+	struct event_header header;
+	u64 parent_start_ticks;
+	u32 ppid;
+	u32 padding;
+};
+
+struct exit_event {
+	struct event_header header;
+	s32 exit_code;
+	u32 padding;
+};
+
+/* EVENT_CONNECT and EVENT_LISTEN. */
+struct socket_event {
+	struct event_header header;
+	u8 address[16]; /* IPv4 in the first four */
+	char comm[COMM_BYTES];
+	u32 uid;
+	u16 port; /* host order */
+	u8 family;
+	u8 protocol;
+	u8 operation;
+	u8 denied;
+	u8 padding[6];
+};
+
+/* EVENT_CGROUP_*; header.cgroup_id is the one that was left. Followed by path_len bytes of path. */
+struct cgroup_event {
+	struct event_header header;
+	u64 to_cgroup;
+	u64 to_workload;
+	u32 path_len;
+	u32 padding;
+};
+
+/* Map values ------------------------------------------------------------------------------------------------- */
+
+/* Field by field, never read-modify-written as a whole: user space stores through a mapping while programs run.
+ * The first four fields never move: an upgrade reads them from the older generation. */
+struct workload {
+	u64 cgroup_id;
+	u64 policies; /* bit set of the policies that apply */
+	u8 severed;
+	u8 frozen;
+	u8 terminated;
+	u8 padding[5];
+};
+
+struct control {
+	u32 watched;     /* number of workloads: 0 = programs that run for the whole host return at once */
+	u32 active;      /* which half of the policy tables is in force */
+};
+
+struct cgroup_slot {
+	u64 cgroup_id; /* 0 = user space has not set it yet */
+	u32 slot;
+	u32 padding;
+};
+
+struct process_place {
+	u64 cgroup_id;
+	u64 workload;
+	u32 slot;
+	u32 padding;
+};
+
+struct flow {
+	u64 tx_packets;
+	u64 tx_bytes;
+	u64 tx_dropped;
+	u64 rx_packets;
+	u64 rx_bytes;
+	u64 rx_dropped;
+};
+
+struct losses {
+	u64 count[LOSS_REASONS];
+};
+
+struct dfa_row {
+	u16 next[256];
+};
+
+struct predicate_set {
+	u64 word[PREDICATE_WORDS];
+};
+
+struct clause {
+	struct predicate_set mask;
+	struct predicate_set value;
+	u32 policy;
+	u8 kill;
+	u8 sever;
+	u8 padding[2];
+};
+
+struct grammar {
+	u32 gate;
+	u32 start;
+};
+
+struct policy_meta {
+	u32 generation; /* 0 = no tables */
+	u32 n_clauses;
+	u32 n_grammars;
+	u32 n_inodes;
+	u32 start_name;
+	u32 start_path;
+	u32 start_parent;
+	u32 start_args;
+	struct grammar grammars[MAX_GRAMMARS];
+};
+
+struct inode_key {
+	u64 inode;
+	u32 device;
+	u32 half;
+};
+
+struct sendmsg_key {
+	u8 address[16];
+	u32 pid;
+	u16 port;
+	u16 family;
+};
+
+struct cpu_key {
+	u64 start_ticks;
+	u32 pid;
+	u32 padding;
+};
+
+struct cpu_value {
+	u64 workload;
+	u64 samples;
+	u64 kernel_samples;
+};
+
+struct hot_key {
+	u64 start_ticks;
+	u64 address;
+	u32 pid;
+	u32 padding;
+};
+
+#endif

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The verdict about an exec that lies in the scratch buffer. */
+#ifndef KS_JUDGE_H
+#define KS_JUDGE_H
+
+#include "automaton.h"
+
+/* Bits that are set here and not by the tables: killswitch/commands.py names them. */
+#define BIT_MEMFD 0
+#define BIT_UNLINKED 1
+#define BIT_TRUNCATED 2
+
+static __always_inline void judge_facts(struct scratch *s, const struct policy_meta *meta, u32 half)
+{
+	struct exec_event *e = &s->event;
+	struct predicate_set *bits;
+	struct inode_key key = {.inode = e->inode, .device = e->device, .half = half};
+
+	s->bits = (struct predicate_set){};
+	s->bits.word[0] |= (u64)!!e->memfd << BIT_MEMFD;
+	s->bits.word[0] |= (u64)!e->nlink << BIT_UNLINKED;
+	s->bits.word[0] |= (u64)(e->argv_total > e->argv_len) << BIT_TRUNCATED;
+	if (!meta->n_inodes)
+		return;
+	bits = bpf_map_lookup_elem(&inode_bits, &key);
+	if (bits)
+		add_bits(&s->bits, bits);
+}
+
+static __always_inline void judge_texts(struct scratch *s, const struct policy_meta *meta, u32 base)
+{
+	struct exec_event *e = &s->event;
+	struct spans *at = &s->at;
+
+	walk(base, meta->start_name, at->executable_name, at->filename - at->executable_name);
+	walk(base, meta->start_name, at->filename_name, at->argv - at->filename_name);
+	walk(base, meta->start_path, at->executable, e->executable_len + 1);
+	walk(base, meta->start_path, at->filename, e->filename_len + 1);
+	walk(base, meta->start_parent, at->parent, e->parent_len + 1);
+	walk(base, meta->start_args, at->argv, at->argv_walk);
+	for (u32 i = 0; i < MAX_GRAMMARS; i++) {
+		if (i >= meta->n_grammars)
+			break;
+		if (bit_is_set(&s->bits, meta->grammars[i].gate))
+			walk(base, meta->grammars[i].start, at->argv, at->argv_walk);
+	}
+}
+
+/* Fills in the verdict, and what is to be done into s->kill and s->sever. `policies`: of the workload. */
+__attribute__((noinline)) int judge(u64 policies)
+{
+	struct scratch *s = scratch();
+	struct policy_meta *meta;
+	struct control *c;
+	u32 zero = 0, half;
+
+	c = bpf_map_lookup_elem(&control, &zero);
+	if (!s || !c)
+		return 0;
+	half = c->active & 1;
+	meta = bpf_map_lookup_elem(&policy_meta, &half);
+	if (!meta)
+		return 0;
+	s->kill = 0;
+	s->sever = 0;
+	s->event.clause = NO_CLAUSE;
+	s->event.generation = meta->generation;
+	judge_facts(s, meta, half);
+	if (meta->generation) {
+		judge_texts(s, meta, half * MAX_STATES);
+		decide(half, meta->n_clauses, policies);
+	}
+	for (int i = 0; i < PREDICATE_WORDS; i++)
+		s->event.predicates[i] = s->bits.word[i];
+	return 0;
+}
+
+#endif

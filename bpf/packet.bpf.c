@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Packets of watched workloads' sockets: counted, and dropped both ways when severed, whatever the protocol. */
+#include "workload.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+#define PASS 1
+#define DROP 0
+
+SEC("cgroup_skb/egress")
+int on_egress(struct __sk_buff *skb)
+{
+	u32 slot;
+	struct workload *w = attached_workload(&slot);
+	struct flow *f = bpf_map_lookup_elem(&flows, &slot);
+
+	if (!w || !f)
+		return DROP; /* attached, but not yet told for whom: closed until it is */
+	if (w->severed) {
+		f->tx_dropped++;
+		return DROP;
+	}
+	f->tx_packets++;
+	f->tx_bytes += skb->len;
+	return PASS;
+}
+
+SEC("cgroup_skb/ingress")
+int on_ingress(struct __sk_buff *skb)
+{
+	u32 slot;
+	struct workload *w = attached_workload(&slot);
+	struct flow *f = bpf_map_lookup_elem(&flows, &slot);
+
+	if (!w || !f)
+		return DROP;
+	if (w->severed) {
+		f->rx_dropped++;
+		return DROP;
+	}
+	f->rx_packets++;
+	f->rx_bytes += skb->len;
+	return PASS;
+}

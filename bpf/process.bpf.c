@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Processes: what they run (judged here, before the first instruction), how they begin and end. */
+#include "judge.h"
+#include <bpf/bpf_tracing.h>
+
+char LICENSE[] SEC("license") = "GPL";
+
+DESCRIBE(fork_event);
+DESCRIBE(exit_event);
+
+#define SIGKILL 9
+#define SIGNAL_GROUP_EXIT 4
+
+static __always_inline void track(struct task_struct *task, struct cgroup *cgrp, u32 slot, u64 workload)
+{
+	struct process_place place = {.cgroup_id = cgroup_id_of(cgrp), .workload = workload, .slot = slot};
+	u32 tgid = BPF_CORE_READ(task, tgid);
+
+	if (bpf_map_update_elem(&processes, &tgid, &place, BPF_ANY))
+		count_loss(slot, LOST_TRACKING_FULL);
+}
+
+static __always_inline void carry_out(struct scratch *s, struct workload *w, u32 slot)
+{
+	s->event.done = 0;
+	if (s->sever) {
+		w->severed = 1;
+		s->event.done |= DONE_SEVERED;
+	}
+	if (s->kill) {
+		if (bpf_send_signal(SIGKILL))
+			count_loss(slot, LOST_KILL_FAILED);
+		else
+			s->event.done |= DONE_KILLED;
+	}
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	u64 entered;
+	struct cgroup *cgrp;
+	struct scratch *s;
+	struct workload *w;
+	u32 slot, size;
+
+	if (!anything_watched())
+		return 0;
+	entered = bpf_ktime_get_ns();
+	cgrp = cgroup_of(task);
+	slot = slot_of_cgroup(cgrp);
+	w = workload_at(slot);
+	s = scratch();
+	if (!w || !s)
+		return 0;
+	fill_header(&s->event.header, EVENT_EXEC, w->cgroup_id, task, cgroup_id_of(cgrp));
+	gather(s, task, bprm, slot);
+	judge(w->policies);
+	carry_out(s, w, slot);
+	s->event.verdict_ns = bpf_ktime_get_ns() - entered;
+	size = sizeof(s->event) + s->at.end;
+	if (size > sizeof(s->event) + TEXT_USED)
+		size = sizeof(s->event) + TEXT_USED;
+	send_exec(slot, &s->event, size);
+	return 0;
+}
+
+/* A child that was born into another cgroup (CLONE_INTO_CGROUP) has moved, though nobody moved it. */
+static __always_inline void send_birth_move(struct event_header *h, u32 slot, u64 from, u64 to, u64 to_workload)
+{
+	struct cgroup_event e = {.header = *h, .to_cgroup = to, .to_workload = to_workload};
+
+	e.header.kind = EVENT_CGROUP_MOVE;
+	e.header.cgroup_id = from;
+	send_exec(slot, &e, sizeof(e));
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
+{
+	struct cgroup *from, *to;
+	struct task_struct *real_parent;
+	struct fork_event e = {};
+	u64 workload, from_workload;
+	u32 slot, from_slot;
+
+	if (!anything_watched() || child->pid != child->tgid)
+		return 0;
+	to = cgroup_of(child);
+	from = cgroup_of(parent);
+	slot = slot_of_cgroup(to);
+	from_slot = to == from ? slot : slot_of_cgroup(from);
+	if (!(slot | from_slot))
+		return 0;
+	workload = workload_id(slot);
+	from_workload = workload_id(from_slot);
+	fill_header(&e.header, EVENT_FORK, slot ? workload : from_workload, child, cgroup_id_of(to));
+	real_parent = BPF_CORE_READ(child, real_parent);
+	e.ppid = BPF_CORE_READ(real_parent, tgid);
+	e.parent_start_ticks = start_ticks_of(real_parent);
+	if (slot)
+		track(child, to, slot, workload);
+	send_flow(slot ? slot : from_slot, &e, sizeof(e));
+	if (to != from) {
+		if (from_slot)
+			e.header.workload = from_workload;
+		send_birth_move(&e.header, from_slot ? from_slot : slot, cgroup_id_of(from), e.header.cgroup_id,
+				workload);
+	}
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_exit, struct task_struct *task)
+{
+	struct exit_event e = {};
+	struct cgroup *cgrp;
+	struct workload *w;
+	u32 slot, tgid;
+
+	if (!anything_watched() || BPF_CORE_READ(task, signal, live.counter) != 0)
+		return 0;
+	cgrp = cgroup_of(task);
+	slot = slot_of_cgroup(cgrp);
+	w = workload_at(slot);
+	if (!w)
+		return 0;
+	/* Two last threads on two CPUs may both see live == 0: who takes the entry away reports. */
+	tgid = BPF_CORE_READ(task, tgid);
+	if (bpf_map_delete_elem(&processes, &tgid))
+		return 0;
+	fill_header(&e.header, EVENT_EXIT, w->cgroup_id, task, cgroup_id_of(cgrp));
+	if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT)
+		e.exit_code = BPF_CORE_READ(task, signal, group_exit_code);
+	else
+		e.exit_code = BPF_CORE_READ(task, group_leader, exit_code);
+	send_flow(slot, &e, sizeof(e));
+	return 0;
+}

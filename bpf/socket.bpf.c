@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Sockets of watched workloads: where they connect and send to, what they bind and listen on. Denied when severed. */
+#include "workload.h"
+#include <bpf/bpf_endian.h>
+
+char LICENSE[] SEC("license") = "GPL";
+
+DESCRIBE(socket_event);
+
+#define ALLOW 1
+#define DENY 0 /* the caller sees EPERM */
+#define AF_INET 2
+#define AF_INET6 10
+#define IPPROTO_TCP 6
+
+static __always_inline void fill_socket(struct socket_event *e, struct workload *w, enum event_kind kind)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	fill_header(&e->header, kind, w->cgroup_id, task, cgroup_id_of(cgroup_of(task)));
+	BPF_CORE_READ_INTO(&e->comm, task, comm);
+	e->uid = BPF_CORE_READ(task, cred, uid.val);
+	e->denied = w->severed;
+}
+
+static __always_inline void fill_address(struct socket_event *e, struct bpf_sock_addr *ctx, u8 family)
+{
+	u32 *word = (u32 *)e->address;
+
+	e->family = family;
+	e->protocol = ctx->protocol;
+	e->port = bpf_ntohs(ctx->user_port);
+	if (family == AF_INET) {
+		word[0] = ctx->user_ip4;
+		return;
+	}
+	word[0] = ctx->user_ip6[0];
+	word[1] = ctx->user_ip6[1];
+	word[2] = ctx->user_ip6[2];
+	word[3] = ctx->user_ip6[3];
+}
+
+/* Was this process seen sending to this address just now? A flood of datagrams must not be a flood of events. */
+static __always_inline bool seen_lately(struct socket_event *e)
+{
+	struct sendmsg_key key = {.pid = e->header.pid, .port = e->port, .family = e->family};
+	u64 *last;
+
+	__builtin_memcpy(key.address, e->address, sizeof(key.address));
+	last = bpf_map_lookup_elem(&sendmsg_seen, &key);
+	if (last && e->header.time_ns - *last < SENDMSG_QUIET_NS)
+		return true;
+	bpf_map_update_elem(&sendmsg_seen, &key, &e->header.time_ns, BPF_ANY);
+	return false;
+}
+
+static __always_inline int judge_address(struct bpf_sock_addr *ctx, u8 family, enum socket_operation operation)
+{
+	struct socket_event e = {};
+	struct workload *w;
+	u32 slot;
+
+	w = attached_workload(&slot);
+	if (!w)
+		return ALLOW; /* no packet leaves all the same: the packet programs drop until they know their workload */
+	fill_socket(&e, w, operation == OPERATION_BIND ? EVENT_LISTEN : EVENT_CONNECT);
+	fill_address(&e, ctx, family);
+	e.operation = operation;
+	if (operation == OPERATION_SENDMSG && seen_lately(&e))
+		count_loss(slot, LOST_SENDMSG_SUPPRESSED);
+	else
+		send_flow(slot, &e, sizeof(e));
+	return w->severed ? DENY : ALLOW;
+}
+
+SEC("cgroup/connect4")
+int on_connect4(struct bpf_sock_addr *ctx)
+{
+	return judge_address(ctx, AF_INET, OPERATION_CONNECT);
+}
+
+SEC("cgroup/connect6")
+int on_connect6(struct bpf_sock_addr *ctx)
+{
+	return judge_address(ctx, AF_INET6, OPERATION_CONNECT);
+}
+
+SEC("cgroup/sendmsg4")
+int on_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return judge_address(ctx, AF_INET, OPERATION_SENDMSG);
+}
+
+SEC("cgroup/sendmsg6")
+int on_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return judge_address(ctx, AF_INET6, OPERATION_SENDMSG);
+}
+
+SEC("cgroup/bind4")
+int on_bind4(struct bpf_sock_addr *ctx)
+{
+	return judge_address(ctx, AF_INET, OPERATION_BIND);
+}
+
+SEC("cgroup/bind6")
+int on_bind6(struct bpf_sock_addr *ctx)
+{
+	return judge_address(ctx, AF_INET6, OPERATION_BIND);
+}
+
+SEC("cgroup/sock_create")
+int on_sock_create(struct bpf_sock *ctx)
+{
+	u32 slot;
+	struct workload *w = attached_workload(&slot);
+
+	return w && w->severed ? DENY : ALLOW;
+}
+
+/* Called for many things; only listen(2) is of interest. The answer -1 is "nothing to say" for all the others. */
+SEC("sockops")
+int on_sockops(struct bpf_sock_ops *ctx)
+{
+	struct socket_event e = {};
+	u32 *word = (u32 *)e.address;
+	struct workload *w;
+	u32 slot;
+
+	ctx->reply = -1;
+	if (ctx->op != BPF_SOCK_OPS_TCP_LISTEN_CB)
+		return 1;
+	w = attached_workload(&slot);
+	if (!w)
+		return 1;
+	fill_socket(&e, w, EVENT_LISTEN);
+	e.family = ctx->family;
+	e.protocol = IPPROTO_TCP;
+	e.port = ctx->local_port;
+	e.operation = OPERATION_LISTEN;
+	e.denied = 0; /* listen(2) itself cannot be refused here; nothing reaches the socket */
+	if (e.family == AF_INET) {
+		word[0] = ctx->local_ip4;
+	} else {
+		word[0] = ctx->local_ip6[0];
+		word[1] = ctx->local_ip6[1];
+		word[2] = ctx->local_ip6[2];
+		word[3] = ctx->local_ip6[3];
+	}
+	send_flow(slot, &e, sizeof(e));
+	return 1;
+}

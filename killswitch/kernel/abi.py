@@ -1,0 +1,189 @@
+"""The data plane's ABI in Python: the twin of ``bpf/events.h``. A test compares the two through the object's BTF.
+
+``LAYOUTS`` names each C struct with its members in order and their formats; the ``struct.Struct`` objects that decode
+are made from the same lines, so what the test proves is what runs.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import struct
+from dataclasses import dataclass
+
+PREDICATE_WORDS = 4
+MAX_WORKLOADS = 1024  # slots; slot 0 means "none"
+MAX_WORKLOAD_LEVEL = 15  # how deep below the cgroup root a workload may lie
+NS_PER_TICK = 10_000_000
+ARGV_WINDOW = 4096
+
+
+class Kind(enum.IntEnum):
+    EXEC = 1
+    FORK = 2
+    EXIT = 3
+    CONNECT = 4
+    LISTEN = 5
+    CGROUP_MOVE = 6
+    CGROUP_CREATED = 7
+    CGROUP_REMOVED = 8
+
+
+class Operation(enum.IntEnum):
+    CONNECT = 1
+    SENDMSG = 2
+    BIND = 3
+    LISTEN = 4
+
+
+class LossReason(enum.IntEnum):
+    """Indices into the counters of ``struct losses``; ``name.lower()`` is the word for people."""
+
+    EXEC_RING_FULL = 0
+    FLOW_RING_FULL = 1
+    SENDMSG_SUPPRESSED = 2
+    ARGV_UNREADABLE = 3
+    PATH_CUT = 4
+    KILL_FAILED = 5
+    TRACKING_FULL = 6
+    SAMPLES = 7
+
+
+ENUMS: dict[str, tuple[str, type[enum.IntEnum]]] = {
+    "event_kind": ("EVENT_", Kind),
+    "socket_operation": ("OPERATION_", Operation),
+    "loss_reason": ("LOST_", LossReason),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A C struct: its members in order, each with its ``struct`` format; ``x`` formats are padding."""
+
+    members: tuple[tuple[str, str], ...]
+
+    @property
+    def codec(self) -> struct.Struct:
+        return struct.Struct("<" + "".join(form for _, form in self.members))
+
+    @property
+    def size(self) -> int:
+        return self.codec.size
+
+    def offset(self, member: str) -> int:
+        before = "<"
+        for name, form in self.members:
+            if name == member:
+                return struct.calcsize(before)
+            before += form
+        raise KeyError(member)
+
+    def then(self, *members: tuple[str, str]) -> Layout:
+        return Layout((*self.members, *members))
+
+
+HEADER = Layout(
+    (("time_ns", "Q"), ("workload", "Q"), ("cgroup_id", "Q"), ("start_ticks", "Q"), ("pid", "I"), ("kind", "I"))
+)
+EXEC = HEADER.then(
+    ("parent_start_ticks", "Q"),
+    ("inode", "Q"),
+    ("predicates", "32s"),
+    ("ppid", "I"),
+    ("uid", "I"),
+    ("gid", "I"),
+    ("device", "I"),
+    ("nlink", "I"),
+    ("clause", "i"),
+    ("generation", "I"),
+    ("verdict_ns", "I"),
+    ("argv_total", "I"),
+    ("parent_len", "H"),
+    ("executable_len", "H"),
+    ("filename_len", "H"),
+    ("argv_len", "H"),
+    ("memfd", "B"),
+    ("done", "B"),
+    ("padding", "2x"),
+)
+FORK = HEADER.then(("parent_start_ticks", "Q"), ("ppid", "I"), ("padding", "4x"))
+EXIT = HEADER.then(("exit_code", "i"), ("padding", "4x"))
+SOCKET = HEADER.then(
+    ("address", "16s"),
+    ("comm", "16s"),
+    ("uid", "I"),
+    ("port", "H"),
+    ("family", "B"),
+    ("protocol", "B"),
+    ("operation", "B"),
+    ("denied", "B"),
+    ("padding", "6x"),
+)
+CGROUP = HEADER.then(("to_cgroup", "Q"), ("to_workload", "Q"), ("path_len", "I"), ("padding", "4x"))
+
+WORKLOAD = Layout(
+    (("cgroup_id", "Q"), ("policies", "Q"), ("severed", "B"), ("frozen", "B"), ("terminated", "B"), ("padding", "5x"))
+)
+CONTROL = Layout((("watched", "I"), ("active", "I")))
+CGROUP_SLOT = Layout((("cgroup_id", "Q"), ("slot", "I"), ("padding", "4x")))
+PROCESS_PLACE = Layout((("cgroup_id", "Q"), ("workload", "Q"), ("slot", "I"), ("padding", "4x")))
+FLOW = Layout(
+    tuple((name, "Q") for name in ("tx_packets", "tx_bytes", "tx_dropped", "rx_packets", "rx_bytes", "rx_dropped"))
+)
+LOSSES = Layout((("count", f"{len(LossReason)}Q"),))
+DFA_ROW = Layout((("next", "512s"),))
+PREDICATE_SET = Layout((("word", "32s"),))
+CLAUSE = Layout((("mask", "32s"), ("value", "32s"), ("policy", "I"), ("kill", "B"), ("sever", "B"), ("padding", "2x")))
+GRAMMAR = Layout((("gate", "I"), ("start", "I")))
+POLICY_META = Layout(
+    (
+        ("generation", "I"),
+        ("n_clauses", "I"),
+        ("n_grammars", "I"),
+        ("n_inodes", "I"),
+        ("start_name", "I"),
+        ("start_path", "I"),
+        ("start_parent", "I"),
+        ("start_args", "I"),
+        ("grammars", "16I"),
+    )
+)
+INODE_KEY = Layout((("inode", "Q"), ("device", "I"), ("half", "I")))
+CPU_KEY = Layout((("start_ticks", "Q"), ("pid", "I"), ("padding", "4x")))
+CPU_VALUE = Layout((("workload", "Q"), ("samples", "Q"), ("kernel_samples", "Q")))
+HOT_KEY = Layout((("start_ticks", "Q"), ("address", "Q"), ("pid", "I"), ("padding", "4x")))
+
+STRUCTS: dict[str, Layout] = {
+    "exec_event": EXEC,
+    "fork_event": FORK,
+    "exit_event": EXIT,
+    "socket_event": SOCKET,
+    "cgroup_event": CGROUP,
+    "event_header": HEADER,
+    "workload": WORKLOAD,
+    "control": CONTROL,
+    "cgroup_slot": CGROUP_SLOT,
+    "process_place": PROCESS_PLACE,
+    "flow": FLOW,
+    "losses": LOSSES,
+    "dfa_row": DFA_ROW,
+    "predicate_set": PREDICATE_SET,
+    "clause": CLAUSE,
+    "grammar": GRAMMAR,
+    "policy_meta": POLICY_META,
+    "inode_key": INODE_KEY,
+    "cpu_key": CPU_KEY,
+    "cpu_value": CPU_VALUE,
+    "hot_key": HOT_KEY,
+}
+"""C struct -> layout. A struct whose first member is another struct (``header``) has that one's members spelt out."""
+
+
+def kernel_device(st_dev: int) -> int:
+    """``st_dev`` as the kernel keeps it in a super block: major << 20 | minor."""
+    return os.major(st_dev) << 20 | os.minor(st_dev)
+
+
+def stat_device(kernel: int) -> int:
+    """The kernel's device number as ``os.stat().st_dev`` shows it."""
+    return os.makedev(kernel >> 20, kernel & 0xFFFFF)

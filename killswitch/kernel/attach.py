@@ -1,0 +1,88 @@
+"""Attaching the data plane: tracing programs to the kernel's tracepoints, cgroup programs to watched cgroups."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from killswitch.errors import KernelError
+from killswitch.kernel import abi, libbpf, pins
+from killswitch.kernel.maps import Map
+
+TRACING = ("on_exec", "on_fork", "on_exit", "on_move", "on_mkdir", "on_rmdir")
+SAMPLER = "on_sample"
+
+# bpf_attach_type of <linux/bpf.h>. The first is attached before the slot is told (there is nowhere to put it earlier) and
+# must be one that does no harm without it; the packet programs come last and are never without.
+CGROUP: dict[str, int] = {
+    "on_sock_create": 2,
+    "on_connect4": 10,
+    "on_connect6": 11,
+    "on_sendmsg4": 14,
+    "on_sendmsg6": 15,
+    "on_bind4": 8,
+    "on_bind6": 9,
+    "on_sockops": 3,
+    "on_ingress": 0,
+    "on_egress": 1,
+}
+
+
+def attach_tracing(generation: pins.Generation) -> None:
+    """Attach what is not attached yet, each pinned."""
+    for name in TRACING:
+        pin = generation.links / name
+        if pin.exists():
+            continue
+        with opened(generation.programs / name) as program:
+            link = libbpf.raw_tracepoint(program, f"BPF program {name} to its tracepoint")
+            try:
+                libbpf.obj_pin(link, pin)
+            finally:
+                os.close(link)
+
+
+def attach_cgroup(generation: pins.Generation, storage: Map, cgroup_fd: int, cgroup_id: int, slot: int) -> None:
+    """Attach to a cgroup what is not attached yet, each pinned, and tell the programs which workload it is.
+
+    Raises KernelError, with everything detached again, when one cannot be attached.
+    """
+    directory = generation.cgroup(cgroup_id)
+    pins.make(directory)
+    told = False
+    try:
+        for name, kind in CGROUP.items():
+            pin = directory / name
+            if not pin.exists():
+                with opened(generation.programs / name) as program:
+                    link = libbpf.link_cgroup(program, cgroup_fd, kind, f"{name} to cgroup {cgroup_id}")
+                    try:
+                        libbpf.obj_pin(link, pin)
+                    finally:
+                        os.close(link)
+            if not told:
+                storage.put(cgroup_id.to_bytes(8, "little"), abi.CGROUP_SLOT.codec.pack(cgroup_id, slot))
+                told = True
+    except KernelError:
+        pins.detach_all(directory)
+        raise
+
+
+@contextlib.contextmanager
+def opened(pin: Path) -> Iterator[int]:
+    fd = libbpf.obj_get(pin)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def places(cgroup_path: Path) -> Iterator[tuple[int, int]]:
+    """(pid, cgroup id) of every process in a cgroup and below it."""
+    for directory, _, _ in os.walk(cgroup_path):
+        with contextlib.suppress(OSError):  # it went while we looked
+            cgroup_id = Path(directory).stat().st_ino
+            for pid in Path(directory, "cgroup.procs").read_text().split():
+                yield int(pid), cgroup_id

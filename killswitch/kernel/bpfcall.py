@@ -1,0 +1,109 @@
+"""The bpf(2) and perf_event_open(2) system calls, bare: for programs of a handful of instructions that only probe.
+
+Numbers are of ``linux/bpf.h`` and ``linux/perf_event.h``; they are ABI. Every descriptor is the caller's to close.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import platform
+import struct
+
+from killswitch.errors import KernelError
+from killswitch.kernel import syscalls
+
+_NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
+_NR_PERF = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331}
+_MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 0, 5, 17, 28
+_PERF_SET_BPF = 0x40042408
+_LOG_BYTES = 16384
+
+
+def mov(register: int, value: int) -> bytes:
+    return struct.pack("=BBhi", 0xB7, register, 0, value)
+
+
+def call(helper: int) -> bytes:
+    return struct.pack("=BBhi", 0x85, 0, 0, helper)
+
+
+EXIT = struct.pack("=BBhi", 0x95, 0, 0, 0)
+
+
+def allow(value: int = 1) -> bytes:
+    """A program that says ``value`` and nothing else."""
+    return mov(0, value) + EXIT
+
+
+def _bpf(what: str, command: int, attribute: bytes, hint: str = "") -> int:
+    buffer = ctypes.create_string_buffer(attribute, len(attribute))
+    number = _NR_BPF.get(platform.machine())
+    if number is None:
+        raise syscalls.error(what, errno.ENOSYS, f"the number of bpf(2) on {platform.machine()} is not known here")
+    result = syscalls.raw(number, command, ctypes.byref(buffer), len(attribute))
+    if result < 0:
+        raise syscalls.error(what, ctypes.get_errno(), hint)
+    return result
+
+
+def load(kind: int, code: bytes, *, expected: int = 0, btf_id: int = 0) -> int:
+    """Load a program; its descriptor. Raises KernelError with the verifier's last word."""
+    log = ctypes.create_string_buffer(_LOG_BYTES)
+    text, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
+
+    def attribute(level: int) -> bytes:
+        head = struct.pack(
+            "=IIQQIIQII16sII",
+            kind, len(code) // 8, ctypes.addressof(text), ctypes.addressof(licence),
+            level, len(log) if level else 0, ctypes.addressof(log) if level else 0, 0, 0, b"ks_probe", 0, expected,
+        )  # fmt: skip
+        return head + struct.pack("=IIQIIQIII", 0, 0, 0, 0, 0, 0, 0, btf_id, 0) + bytes(4)
+
+    try:
+        return _bpf("load", _PROG_LOAD, attribute(0))
+    except KernelError as first:
+        try:  # again for the log: asking for it at once would fail programs whose log does not fit
+            return _bpf("load", _PROG_LOAD, attribute(1))
+        except KernelError:
+            lines = [x for x in log.value.decode(errors="replace").splitlines() if x and not x.startswith("processed")]
+            if lines:
+                raise syscalls.error("load", first.code, f"the verifier says: {lines[-1]}") from first
+            hint = (
+                "the kernel refuses it whatever our privileges, or we lack CAP_BPF" if first.code == errno.EPERM else ""
+            )
+            raise syscalls.error("load", first.code, hint) from None
+
+
+def create_map(kind: int, key: int, value: int, entries: int) -> int:
+    return _bpf("create the map", _MAP_CREATE, struct.pack("=IIIIII", kind, key, value, entries, 0, 0) + bytes(48))
+
+
+def link(program: int, target: int, attach_type: int) -> int:
+    """Attach by a link: to a cgroup, or (``target`` 0) where the program was loaded for. Closing it detaches."""
+    return _bpf("attach", _LINK_CREATE, struct.pack("=IIII", program, target, attach_type, 0) + bytes(32))
+
+
+def tracepoint(program: int, name: str | None = None) -> int:
+    """Attach to a raw tracepoint by its name, or (None) to the hook that the program was loaded for."""
+    text = ctypes.create_string_buffer(name.encode()) if name else None
+    attribute = struct.pack("=QII", ctypes.addressof(text) if text else 0, program, 0) + bytes(8)
+    return _bpf("attach", _RAW_TRACEPOINT_OPEN, attribute)
+
+
+def perf_event(kind: int, config: int, config1: int = 0) -> int:
+    """A disabled perf event on the calling thread."""
+    attribute = struct.pack("=IIQQQQQIIQQ", kind, 112, config, 10_000_000, 0, 0, 1, 0, 0, config1, 0) + bytes(40)
+    buffer = ctypes.create_string_buffer(attribute, len(attribute))
+    number = _NR_PERF.get(platform.machine())
+    if number is None:
+        raise syscalls.error("perf_event_open", errno.ENOSYS, f"its number on {platform.machine()} is not known here")
+    return syscalls.checked("perf_event_open", syscalls.raw(number, ctypes.byref(buffer), 0, -1, -1, 8))
+
+
+def set_bpf(event: int, program: int) -> None:
+    try:
+        fcntl.ioctl(event, _PERF_SET_BPF, program)
+    except OSError as e:
+        raise syscalls.error("attach to a perf event", e) from e

@@ -1,0 +1,234 @@
+"""The data plane, as the rest of the program sees it: watch cgroups, contain them, load policies, read events.
+
+Everything that decides lives in the kernel and stays pinned: this object may go away at any time, and the next one
+adopts what it finds. One at a time may use a pin directory (the daemon's lock sees to it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from killswitch.commands import Containment, KernelTables
+from killswitch.errors import Gone, KernelError
+from killswitch.events import CgroupRemoved, Cpu, Event, Lost
+from killswitch.kernel import abi, attach, loader, pins, syscalls, upgrade
+from killswitch.kernel.cpu import Sampler, Windows
+from killswitch.kernel.losses import Losses
+from killswitch.kernel.mounts import ensure_bpffs
+from killswitch.kernel.ring import Ring
+from killswitch.kernel.slots import Slots
+from killswitch.kernel.tables import Tables
+
+log = logging.getLogger("killswitch.dataplane")
+
+
+@dataclass(frozen=True, slots=True)
+class KernelWorkload:
+    """A workload as it is pinned in the kernel."""
+
+    cgroup_id: int
+    policies: int  # bit set of policy indices
+    containment: Containment  # desired
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """Packets and bytes of a workload's sockets since it is watched; what was dropped is not among the rest."""
+
+    tx_packets: int
+    tx_bytes: int
+    tx_dropped: int
+    rx_packets: int
+    rx_bytes: int
+    rx_dropped: int
+
+
+class DataPlane:
+    """Made by ``open``. Not thread-safe: one event loop uses it."""
+
+    adopted: bool  # found pinned, and nothing had to be loaded
+    sampler_error: KernelError | None  # why CPU use is not sampled here, None = it is
+
+    def __init__(self, loaded: loader.Loaded, mount: Path, *, adopted: bool) -> None:
+        self._loaded, self._mount, self.adopted = loaded, mount, adopted
+        self._slots = Slots(loaded)
+        self._tables = Tables(loaded.maps, loaded.mapped("control"))
+        self._losses = Losses(loaded)
+        self._windows = Windows(loaded.maps["cpu_samples"], loaded.maps["cpu_hot"])
+        self._exec_ring, self._flow_ring = (Ring(name, fd) for name, fd in loaded.rings.items())
+        self._poll = select.epoll()
+        for fd in loaded.rings.values():
+            self._poll.register(fd, select.EPOLLIN)
+        self._sampler = self._start_sampler()
+        self._pending: list[Lost] = []
+
+    @classmethod
+    def open(cls, pin_dir: Path, *, cgroup_mount: Path, obj: Path | None = None) -> DataPlane:
+        """Adopt what is pinned in ``pin_dir`` (an absolute path on bpffs), or load it.
+
+        ``obj`` is the BPF object file, by default the one that came with the package. Where another object's data plane
+        is pinned, the new one takes its place with no gap in containment. Raises KernelError when the kernel refuses.
+        """
+        obj = obj or loader.find_object()
+        ensure_bpffs(pin_dir)
+        loaded, adopted, lost = upgrade.bring_up(pin_dir, cgroup_mount, obj)
+        try:
+            plane = cls(loaded, cgroup_mount, adopted=adopted)
+        except BaseException:
+            loaded.close()
+            raise
+        plane._pending += lost
+        plane._windows.restart()
+        return plane
+
+    # --- workloads --------------------------------------------------------------------------------------------------
+
+    def watch(self, cgroup_id: int, cgroup_path: Path, policies: int) -> None:
+        """Watch a cgroup (an absolute path below the mount) and all that is below it. Again: sets its policies.
+
+        Raises Gone when another cgroup, or none, lies at the path, and KernelError when it lies too deep, when too
+        many are watched, or when the kernel refuses to attach. Nothing is left half done.
+        """
+        if cgroup_id in self._slots:
+            return self.set_policies(cgroup_id, policies)
+        self._check_level(cgroup_path)
+        with _opened(cgroup_path, cgroup_id) as fd:
+            slot = self._slots.take(cgroup_id, policies)
+            try:
+                attach.attach_cgroup(self._loaded.generation, self._loaded.maps["cgroup_slot"], fd, cgroup_id, slot)
+            except BaseException:
+                self._slots.free(cgroup_id)
+                raise
+            self._slots.seed(cgroup_id, cgroup_path)
+        self._sample_if_watched()
+
+    def unwatch(self, cgroup_id: int) -> None:
+        """Stop watching: its containment in the kernel ends with that. Unknown cgroups are no error."""
+        pins.detach_all(self._loaded.generation.cgroup(cgroup_id))
+        self._slots.free(cgroup_id)
+        self._sample_if_watched()
+
+    def set_policies(self, cgroup_id: int, policies: int) -> None:
+        """Which policies apply: bit n is policy n. Raises Gone when it is not watched."""
+        self._slots.set_policies(cgroup_id, policies)
+
+    def workloads(self) -> dict[int, KernelWorkload]:
+        """Everything that is watched, by cgroup id, as it is pinned in the kernel."""
+        return {c: KernelWorkload(c, self._slots.policies(c), self._slots.containment(c)) for c in self._slots}
+
+    def set_containment(self, cgroup_id: int, containment: Containment) -> None:
+        """What is desired for a workload. ``severed`` is in force when this returns: no packet, no new socket. Raises
+        Gone when it is not watched."""
+        self._slots.set_containment(cgroup_id, containment)
+
+    def containment(self, cgroup_id: int) -> Containment:
+        """As it is in the kernel. Raises Gone when it is not watched."""
+        return self._slots.containment(cgroup_id)
+
+    def flows(self, cgroup_id: int) -> Flows:
+        """Raises Gone when it is not watched."""
+        return Flows(*self._loaded.percpu("flows").total(self._slots.slot(cgroup_id)))
+
+    # --- policy -----------------------------------------------------------------------------------------------------
+
+    @property
+    def policy_generation(self) -> int:
+        """Of the tables that are in force; 0 = none."""
+        return self._tables.generation
+
+    def load_policy(self, tables: KernelTables, generation: int) -> None:
+        """Judge execs by these tables from now on. Raises KernelError, the old ones staying in force, when they do not
+        fit. ``generation`` is a positive number below 2^32."""
+        self._tables.load(tables, generation)
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """Readable when execs or cgroup events wait, or a great many others. Forks, exits and flows alone do not wake:
+        call ``drain`` by a timer as well."""
+        return self._poll.fileno()
+
+    def drain(self, limit: int) -> list[Event]:
+        """At most ``limit`` events: execs and cgroup events first, then the rest. A watched cgroup that was removed is
+        no longer watched when its ``CgroupRemoved`` comes out."""
+        events: list[Event] = []
+        self._exec_ring.drain(events, limit)
+        for event in events:
+            if isinstance(event, CgroupRemoved) and event.cgroup_id in self._slots:
+                self.unwatch(event.cgroup_id)
+        if len(events) < limit:
+            self._flow_ring.drain(events, limit - len(events))
+        return events
+
+    def losses(self) -> list[Lost]:
+        """What was lost since the last call (of this daemon or of one before it), by workload and reason."""
+        pending, self._pending = self._pending, []
+        return pending + self._losses.take(self._slots.by_slot())
+
+    def cpu_window(self) -> list[Cpu]:
+        """CPU use of watched processes since the last call."""
+        return self._windows.take()
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go. Everything stays in force, and is adopted by the next ``open``."""
+        if self._sampler:
+            self._sampler.close()
+        self._poll.close()
+        self._exec_ring.close()
+        self._flow_ring.close()
+        self._loaded.close()
+
+    def remove(self) -> None:
+        """Let go, detach and unpin everything: nothing is watched or contained any more."""
+        pin_dir = self._loaded.generation.path.parent
+        self.close()
+        for generation in pins.generations(pin_dir):
+            generation.remove()
+        with contextlib.suppress(OSError):  # somebody else's pins are in it
+            pin_dir.rmdir()
+
+    def _start_sampler(self) -> Sampler | None:
+        self.sampler_error = None
+        try:
+            with attach.opened(self._loaded.generation.programs / attach.SAMPLER) as program:
+                sampler = Sampler(program)
+        except KernelError as e:
+            self.sampler_error = e
+            log.warning("CPU use is not sampled, rules on cpu cannot match: %s", e)
+            return None
+        sampler.enable(len(self._slots) > 0)
+        return sampler
+
+    def _sample_if_watched(self) -> None:
+        if self._sampler:
+            self._sampler.enable(len(self._slots) > 0)
+
+    def _check_level(self, cgroup_path: Path) -> None:
+        level = len(cgroup_path.relative_to(self._mount).parts)
+        if level > abi.MAX_WORKLOAD_LEVEL:
+            hint = f"it lies {level} levels deep, at most {abi.MAX_WORKLOAD_LEVEL} can be told apart: watch a parent"
+            raise KernelError(f"watch {cgroup_path}", errno.ELOOP, hint)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, cgroup_id: int) -> Iterator[int]:
+    """A descriptor of the cgroup's directory, which must still be the cgroup with this id."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as e:
+        raise syscalls.error(f"open cgroup {path}", e) from e
+    try:
+        if os.fstat(fd).st_ino != cgroup_id:
+            raise Gone(f"cgroup {path}", errno.ESTALE, f"another one than id {cgroup_id} lies there now")
+        yield fd
+    finally:
+        os.close(fd)

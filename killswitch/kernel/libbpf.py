@@ -1,0 +1,182 @@
+"""A thin binding of libbpf.so.1 (1.1 or later): one tiny function a call, errors raised with what libbpf had to say.
+
+``ctypes.CDLL`` lets go of the interpreter lock during each call. Nothing here knows what the maps and programs mean.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from killswitch.errors import KernelError
+from killswitch.kernel import syscalls
+
+LOG_LINES = 40  # of libbpf's own words, kept for the error message
+
+
+class MapInfo(ctypes.Structure):
+    """The head of ``struct bpf_map_info``."""
+
+    _fields_ = (
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("key_size", c_uint32),
+        ("value_size", c_uint32),
+        ("max_entries", c_uint32),
+        ("map_flags", c_uint32),
+        ("name", ctypes.c_char * 16),
+    )
+
+
+_PRINT = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
+_DEBUG = 2
+_log: deque[str] = deque(maxlen=LOG_LINES)
+_libc = ctypes.CDLL(None)
+_libc.vsnprintf.argtypes = (c_char_p, c_size_t, c_char_p, c_void_p)
+
+
+def _keep(level: int, template: bytes, arguments: int) -> int:
+    if level < _DEBUG:
+        text = ctypes.create_string_buffer(1 << 16)
+        _libc.vsnprintf(text, len(text), template, arguments)
+        _log.extend(line for line in text.value.decode(errors="replace").splitlines() if line.strip())
+    return 0
+
+
+_keep_callback = _PRINT(_keep)  # must live as long as libbpf may call it
+
+_SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "bpf_object__open_file": (c_void_p, (c_char_p, c_void_p)),
+    "bpf_object__load": (c_int, (c_void_p,)),
+    "bpf_object__close": (None, (c_void_p,)),
+    "bpf_object__next_map": (c_void_p, (c_void_p, c_void_p)),
+    "bpf_object__next_program": (c_void_p, (c_void_p, c_void_p)),
+    "bpf_map__name": (c_char_p, (c_void_p,)),
+    "bpf_map__fd": (c_int, (c_void_p,)),
+    "bpf_program__name": (c_char_p, (c_void_p,)),
+    "bpf_program__fd": (c_int, (c_void_p,)),
+    "bpf_link_create": (c_int, (c_int, c_int, c_int, c_void_p)),
+    "bpf_raw_tracepoint_open": (c_int, (c_char_p, c_int)),
+    "bpf_link_detach": (c_int, (c_int,)),
+    "bpf_obj_pin": (c_int, (c_int, c_char_p)),
+    "bpf_obj_get": (c_int, (c_char_p,)),
+    "bpf_obj_get_info_by_fd": (c_int, (c_int, c_void_p, ctypes.POINTER(c_uint32))),
+    "bpf_map_lookup_elem": (c_int, (c_int, c_void_p, c_void_p)),
+    "bpf_map_update_elem": (c_int, (c_int, c_void_p, c_void_p, c_uint64)),
+    "bpf_map_delete_elem": (c_int, (c_int, c_void_p)),
+    "bpf_map_get_next_key": (c_int, (c_int, c_void_p, c_void_p)),
+    "bpf_map_update_batch": (c_int, (c_int, c_void_p, c_void_p, ctypes.POINTER(c_uint32), c_void_p)),
+    "bpf_map_lookup_batch": (
+        c_int,
+        (c_int, c_void_p, c_void_p, c_void_p, c_void_p, ctypes.POINTER(c_uint32), c_void_p),
+    ),
+    "bpf_map_lookup_and_delete_batch": (
+        c_int,
+        (c_int, c_void_p, c_void_p, c_void_p, c_void_p, ctypes.POINTER(c_uint32), c_void_p),
+    ),
+    "libbpf_num_possible_cpus": (c_int, ()),
+}
+
+
+@cache
+def lib() -> ctypes.CDLL:
+    """libbpf, loaded once. Raises KernelError when the library is not there."""
+    try:
+        loaded = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as e:
+        raise KernelError("load libbpf.so.1", errno.ENOENT, "install libbpf (Debian: apt install libbpf1)") from e
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    loaded.libbpf_set_print(_keep_callback)
+    return loaded
+
+
+def check(what: str, result: int | None, *, said: bool = False) -> int:
+    """``result`` of a libbpf call; raises KernelError when it is negative or NULL, with libbpf's log when ``said``."""
+    if result is not None and result >= 0:
+        return result
+    code = ctypes.get_errno() or (-result if result else errno.EIO)
+    hint = "libbpf says:\n  " + "\n  ".join(_log) if said and _log else ""
+    raise syscalls.error(what, code, hint)
+
+
+def obj_get(path: Path) -> int:
+    return check(f"open the pin {path}", lib().bpf_obj_get(os.fsencode(path)))
+
+
+def obj_pin(fd: int, path: Path) -> None:
+    check(f"pin at {path}", lib().bpf_obj_pin(fd, os.fsencode(path)))
+
+
+def link_cgroup(program_fd: int, cgroup_fd: int, attach_type: int, what: str) -> int:
+    """Attach beside whatever else is attached there (links always allow many). Returns the link's descriptor."""
+    return check(f"attach {what}", lib().bpf_link_create(program_fd, cgroup_fd, attach_type, None))
+
+
+def raw_tracepoint(program_fd: int, what: str) -> int:
+    """Attach a tp_btf program to the tracepoint that it was loaded for. Returns the link's descriptor."""
+    return check(f"attach {what}", lib().bpf_raw_tracepoint_open(None, program_fd))
+
+
+def link_detach(fd: int) -> None:
+    check("detach a BPF link", lib().bpf_link_detach(fd))
+
+
+def map_info(fd: int) -> MapInfo:
+    info = MapInfo()
+    size = c_uint32(ctypes.sizeof(info))
+    check("read a BPF map's description", lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)))
+    return info
+
+
+@cache
+def possible_cpus() -> int:
+    """How many values an element of a per-CPU map has."""
+    return check("count possible CPUs", lib().libbpf_num_possible_cpus())
+
+
+class Object:
+    """A loaded object file; its maps and programs live as long as something holds or pins them."""
+
+    def __init__(self, path: Path) -> None:
+        _log.clear()
+        handle = lib().bpf_object__open_file(os.fsencode(path), None)
+        self._handle = check(f"open the BPF object {path}", handle, said=True)
+        try:
+            check(f"load the BPF object {path}", lib().bpf_object__load(self._handle), said=True)
+        except KernelError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        lib().bpf_object__close(self._handle)
+
+    def maps(self) -> Iterator[tuple[str, int]]:
+        """Name and descriptor of each map."""
+        at = None
+        while at := lib().bpf_object__next_map(self._handle, at):
+            yield lib().bpf_map__name(at).decode(), lib().bpf_map__fd(at)
+
+    def programs(self) -> Iterator[tuple[str, int]]:
+        """Name and descriptor of each program."""
+        at = None
+        while at := lib().bpf_object__next_program(self._handle, at):
+            yield lib().bpf_program__name(at).decode(), lib().bpf_program__fd(at)
+
+
+@contextmanager
+def loaded(path: Path) -> Iterator[Object]:
+    obj = Object(path)
+    try:
+        yield obj
+    finally:
+        obj.close()

@@ -1,0 +1,136 @@
+"""A generation of the data plane: loaded from its object file or taken over from its pins, and one put in place of another."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from killswitch.errors import Gone
+from killswitch.kernel import abi, attach, libbpf, pins, syscalls
+from killswitch.kernel.maps import Map, Mapped, Percpu
+from killswitch.kernel.tables import MAPS as TABLE_MAPS
+
+MAPPED = ("workloads", "control", "losses_told")
+PERCPU = ("flows", "losses")
+RINGS = ("exec_ring", "flow_ring")
+PLAIN = ("workload_by_cgroup", "cgroup_slot", "processes", "cpu_samples", "cpu_hot", *TABLE_MAPS)
+
+
+def find_object() -> Path:
+    """The object file: beside the package when installed, in ``build/`` in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / "bpf" / "killswitch.bpf.o", package.parent / "build" / "killswitch.bpf.o"):
+        if candidate.exists():
+            return candidate
+    raise syscalls.error("find the BPF object killswitch.bpf.o", 2, "build it: make -C bpf")
+
+
+class Loaded:
+    """A generation with its maps open."""
+
+    def __init__(self, generation: pins.Generation) -> None:
+        self.generation = generation
+        self.maps: dict[str, Map] = {}
+        self.rings: dict[str, int] = {}
+        try:
+            for name in MAPPED:
+                self.maps[name] = Mapped(name, self._fd(name))
+            for name in PERCPU:
+                self.maps[name] = Percpu(name, self._fd(name))
+            for name in PLAIN:
+                self.maps[name] = Map(name, self._fd(name))
+            for name in RINGS:
+                self.rings[name] = self._fd(name)
+        except BaseException:
+            self.close()
+            raise
+
+    def _fd(self, name: str) -> int:
+        return libbpf.obj_get(self.generation.maps / name)
+
+    def mapped(self, name: str) -> Mapped:
+        found = self.maps[name]
+        assert isinstance(found, Mapped)
+        return found
+
+    def percpu(self, name: str) -> Percpu:
+        found = self.maps[name]
+        assert isinstance(found, Percpu)
+        return found
+
+    def slots(self) -> dict[int, int]:
+        """Cgroup id -> slot of every watched workload."""
+        found = self.maps["workload_by_cgroup"].items()
+        return {int.from_bytes(k, "little"): int.from_bytes(v, "little") for k, v in found}
+
+    def close(self) -> None:
+        for opened in self.maps.values():
+            opened.close()
+        for fd in self.rings.values():
+            os.close(fd)
+        self.maps, self.rings = {}, {}
+
+
+def load(obj: Path, generation: pins.Generation) -> Loaded:
+    """Load the object and pin its maps and programs. Nothing is attached yet."""
+    generation.create()
+    with libbpf.loaded(obj) as loaded:
+        for name, fd in loaded.maps():
+            libbpf.obj_pin(fd, generation.maps / name)
+        for name, fd in loaded.programs():
+            libbpf.obj_pin(fd, generation.programs / name)
+    return Loaded(generation)
+
+
+@contextlib.contextmanager
+def cgroup_by_id(mount: Path, cgroup_id: int) -> Iterator[int]:
+    """A descriptor of the cgroup's directory. Raises Gone when it has been removed."""
+    root = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = syscalls.open_kernfs_id(root, cgroup_id)
+    finally:
+        os.close(root)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def copy_tables(old: Loaded, new: Loaded) -> bool:
+    """Carry the policy in force over, so that an upgrade opens no gap in the verdicts. False when the two generations
+    keep their tables in different shapes: then the policy has to be loaded again."""
+    pairs = [(old.maps[name], new.maps[name]) for name in (*TABLE_MAPS, "control")]
+    shape = ("key_size", "value_size", "max_entries")
+    if any(getattr(a, s) != getattr(b, s) for a, b in pairs for s in shape):
+        return False
+    for a, b in pairs[:-1]:
+        b.put_packed(*a.read_packed())
+    at = abi.CONTROL.offset("active")
+    new.mapped("control").memory[at : at + 4] = old.mapped("control").memory[at : at + 4]
+    return True
+
+
+def read_workload(loaded: Loaded, slot: int) -> tuple[int, int, int, int, int]:
+    """(cgroup id, policies, severed, frozen, terminated). These members never move: see struct workload."""
+    head = loaded.mapped("workloads").element(slot)[: abi.WORKLOAD.size]
+    values: tuple[int, int, int, int, int] = abi.WORKLOAD.codec.unpack(head)
+    return values
+
+
+def repair(loaded: Loaded, mount: Path) -> list[int]:
+    """Bring what is attached in line with the workloads in the map. Returns the cgroups that are gone."""
+    gone: list[int] = []
+    known = loaded.slots()
+    for cgroup_id, slot in known.items():
+        try:
+            with cgroup_by_id(mount, cgroup_id) as fd:
+                attach.attach_cgroup(loaded.generation, loaded.maps["cgroup_slot"], fd, cgroup_id, slot)
+        except Gone:
+            gone.append(cgroup_id)
+    for directory in pins.entries(loaded.generation.cgroups):
+        if int(directory.name) not in known:
+            pins.detach_all(directory)
+    attach.attach_tracing(loaded.generation)
+    return gone

@@ -1,0 +1,126 @@
+"""What is pinned where. One directory a generation, named by the hash of the object file that it was loaded from:
+
+    pin_dir/<hash>/maps/<map>
+                   programs/<program>
+                   links/<tracing program>
+                   cgroups/<cgroup id>/<cgroup program>
+
+A generation is built in ``<hash>-new`` and renamed when it is complete: a half-made one is known by its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from killswitch.errors import KernelError
+from killswitch.kernel import libbpf, syscalls
+
+HALF_MADE = "-new"  # bpffs reserves dots in names
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    path: Path
+
+    @property
+    def maps(self) -> Path:
+        return self.path / "maps"
+
+    @property
+    def programs(self) -> Path:
+        return self.path / "programs"
+
+    @property
+    def links(self) -> Path:
+        return self.path / "links"
+
+    @property
+    def cgroups(self) -> Path:
+        return self.path / "cgroups"
+
+    def cgroup(self, cgroup_id: int) -> Path:
+        return self.cgroups / str(cgroup_id)
+
+    @property
+    def half_made(self) -> bool:
+        return self.path.name.endswith(HALF_MADE)
+
+    def create(self) -> None:
+        for directory in (self.path, self.maps, self.programs, self.links, self.cgroups):
+            make(directory)
+
+    def completed(self) -> Generation:
+        """Give it its final name: from now on it counts."""
+        final = self.path.with_name(self.path.name.removesuffix(HALF_MADE))
+        self.path.rename(final)
+        return Generation(final)
+
+    def remove_links(self) -> None:
+        """Take the programs off the kernel's tracepoints; what is attached to cgroups stays."""
+        for pin in entries(self.links):
+            pin.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Detach and unpin everything, tracing first, maps last."""
+        self.remove_links()
+        for cgroup in entries(self.cgroups):
+            detach_all(cgroup)
+        _remove_tree(self.path)
+
+
+def name_of(obj: Path) -> str:
+    """The generation's name: a hash of the object file. Raises KernelError when it cannot be read."""
+    try:
+        return hashlib.sha256(obj.read_bytes()).hexdigest()[:16]
+    except OSError as e:
+        raise syscalls.error(f"read the BPF object {obj}", e, "build it: make -C bpf") from e
+
+
+def generations(pin_dir: Path) -> list[Generation]:
+    return [Generation(p) for p in sorted(entries(pin_dir)) if p.is_dir()]
+
+
+def make(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as e:
+        raise syscalls.error(f"create {directory} on bpffs", e) from e
+
+
+def entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def detach_all(directory: Path) -> None:
+    """Detach the links pinned in a directory, here and now (letting go of a pin detaches only a little later)."""
+    for pin in entries(directory):
+        detach(pin)
+    with contextlib.suppress(FileNotFoundError):
+        directory.rmdir()
+
+
+def detach(pin: Path) -> None:
+    with contextlib.suppress(KernelError):  # gone with its cgroup, or a kernel that only detaches by unpinning
+        fd = libbpf.obj_get(pin)
+        try:
+            libbpf.link_detach(fd)
+        finally:
+            os.close(fd)
+    pin.unlink(missing_ok=True)
+
+
+def _remove_tree(path: Path) -> None:
+    for entry in entries(path):
+        if entry.is_dir():
+            _remove_tree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        path.rmdir()

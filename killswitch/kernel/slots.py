@@ -1,0 +1,129 @@
+"""Workload slots: which cgroup has which number, and its containment, in memory that the kernel's programs read."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from killswitch.commands import Containment
+from killswitch.errors import Gone, KernelError
+from killswitch.kernel import abi, attach, loader
+
+_ID_AT = abi.WORKLOAD.offset("cgroup_id")
+_POLICIES_AT = abi.WORKLOAD.offset("policies")
+_SEVERED_AT = abi.WORKLOAD.offset("severed")
+_FROZEN_AT = abi.WORKLOAD.offset("frozen")
+_TERMINATED_AT = abi.WORKLOAD.offset("terminated")
+_WATCHED_AT = abi.CONTROL.offset("watched")
+
+
+class Slots:
+    """The watched cgroups. Iterates over their ids."""
+
+    def __init__(self, loaded: loader.Loaded) -> None:
+        self._loaded = loaded
+        self._by_cgroup = loaded.maps["workload_by_cgroup"]
+        self._memory = loaded.mapped("workloads").memory
+        self._size = loaded.mapped("workloads").value_size
+        self._slots = loaded.slots()
+        self._last = max(self._slots.values(), default=0)
+        self._count()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(tuple(self._slots))
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __contains__(self, cgroup_id: int) -> bool:
+        return cgroup_id in self._slots
+
+    def slot(self, cgroup_id: int) -> int:
+        """Raises Gone when it is not watched."""
+        try:
+            return self._slots[cgroup_id]
+        except KeyError:
+            raise Gone(f"cgroup id {cgroup_id}", errno.ENOENT, "it is not watched: watch it first") from None
+
+    def by_slot(self) -> dict[int, int]:
+        return {slot: cgroup_id for cgroup_id, slot in self._slots.items()}
+
+    def take(self, cgroup_id: int, policies: int, containment: Containment | None = None) -> int:
+        """Give the cgroup a slot. Its programs, once attached, and the tracing programs find it there at once."""
+        slot = self._free_slot()
+        self._loaded.percpu("flows").clear(slot)
+        self._loaded.percpu("losses").clear(slot)
+        told = self._loaded.mapped("losses_told")
+        told.memory[slot * told.value_size : (slot + 1) * told.value_size] = bytes(told.value_size)
+        self._store(slot, policies, containment or Containment())
+        struct.pack_into("<Q", self._memory, slot * self._size + _ID_AT, cgroup_id)
+        self._by_cgroup.put(_u64(cgroup_id), slot.to_bytes(4, "little"))
+        self._slots[cgroup_id] = slot
+        self._last = slot
+        self._count()
+        return slot
+
+    def free(self, cgroup_id: int) -> None:
+        """Its id stays in the slot until the slot is used again: a packet still on its way must not find it closed."""
+        slot = self._slots.pop(cgroup_id, None)
+        if slot is None:
+            return
+        self._by_cgroup.delete(_u64(cgroup_id))
+        self._store(slot, 0, Containment())
+        self._count()
+        processes = self._loaded.maps["processes"]
+        slot_at = abi.PROCESS_PLACE.offset("slot")
+        for pid, place in processes.items():
+            if int.from_bytes(place[slot_at : slot_at + 4], "little") == slot:
+                processes.delete(pid)
+
+    def seed(self, cgroup_id: int, path: Path) -> None:
+        """Tell the tracing programs where the processes are that were there before it was watched."""
+        slot, processes = self._slots[cgroup_id], self._loaded.maps["processes"]
+        for pid, at in attach.places(path):
+            processes.put(pid.to_bytes(4, "little"), abi.PROCESS_PLACE.codec.pack(at, cgroup_id, slot))
+
+    def policies(self, cgroup_id: int) -> int:
+        return int(struct.unpack_from("<Q", self._memory, self.slot(cgroup_id) * self._size + _POLICIES_AT)[0])
+
+    def set_policies(self, cgroup_id: int, policies: int) -> None:
+        struct.pack_into("<Q", self._memory, self.slot(cgroup_id) * self._size + _POLICIES_AT, policies)
+
+    def containment(self, cgroup_id: int) -> Containment:
+        at = self.slot(cgroup_id) * self._size
+        memory = self._memory
+        return Containment(
+            memory[at + _SEVERED_AT] != 0, memory[at + _FROZEN_AT] != 0, memory[at + _TERMINATED_AT] != 0
+        )
+
+    def set_containment(self, cgroup_id: int, containment: Containment) -> None:
+        at = self.slot(cgroup_id) * self._size
+        self._contain(at, containment)
+
+    def _store(self, slot: int, policies: int, containment: Containment) -> None:
+        struct.pack_into("<Q", self._memory, slot * self._size + _POLICIES_AT, policies)
+        self._contain(slot * self._size, containment)
+
+    def _contain(self, at: int, containment: Containment) -> None:
+        """One store each: a program that severs at the same time must not be overwritten by what was read before."""
+        self._memory[at + _SEVERED_AT] = containment.severed
+        self._memory[at + _FROZEN_AT] = containment.frozen
+        self._memory[at + _TERMINATED_AT] = containment.terminated
+
+    def _free_slot(self) -> int:
+        """The next that is free, round and round: one that was freed just now comes last."""
+        used = set(self._slots.values())
+        for step in range(1, abi.MAX_WORKLOADS):
+            slot = (self._last + step - 1) % (abi.MAX_WORKLOADS - 1) + 1
+            if slot not in used:
+                return slot
+        raise KernelError("watch one more cgroup", errno.ENOSPC, f"{abi.MAX_WORKLOADS - 1} are watched; unwatch some")
+
+    def _count(self) -> None:
+        struct.pack_into("<I", self._loaded.mapped("control").memory, _WATCHED_AT, len(self._slots))
+
+
+def _u64(number: int) -> bytes:
+    return number.to_bytes(8, "little")

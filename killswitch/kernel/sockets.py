@@ -1,0 +1,173 @@
+"""Destroy every inet socket of a workload, in whatever network namespace it lives.
+
+A socket is the workload's when its cgroup made it (the kernel tells, for sockets in our and in its processes' namespaces)
+or when one of its processes holds it: inherited, passed, or made before it joined. What sock_diag cannot destroy (a bound
+UDP socket, one that was never bound, a kernel without the diag module) is shut down through a duplicate of its descriptor:
+it sends nothing any more (EPIPE). The proof is a second listing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from killswitch.errors import Gone, KernelError
+from killswitch.kernel import netns, sockdiag
+from killswitch.kernel.sockdiag import Diag, InetSocket
+
+_FAMILIES = {int(f): f.name.removeprefix("AF_").lower() for f in socket.AddressFamily}  # 1 → "unix", …
+_INET = (socket.AF_INET, socket.AF_INET6)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of the sockets. ``complete`` is the proof: of what can carry inet traffic nothing was left."""
+
+    destroyed: tuple[InetSocket, ...]
+    shut: int  # shut down through a duplicate descriptor
+    remaining: tuple[InetSocket, ...]  # listed after all was done, and not shut
+    errors: tuple[str, ...]
+    foreign: int  # of all those, made by another cgroup and held by the workload
+    held: Mapping[str, int] = field(default_factory=dict)  # other kinds that its processes hold: unix, packet, raw, …
+    namespaces: int = 0
+    not_listed: tuple[str, ...] = ()  # protocols that this kernel cannot list
+
+    @property
+    def complete(self) -> bool:
+        return not self.remaining and not self.errors
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Whose sockets are meant."""
+
+    cgroups: frozenset[int]  # of the workload: its own and those below
+    held: Mapping[int, tuple[int, int]]  # inode → (pid, descriptor) through which it can be reached
+    spare: frozenset[int]  # inodes that a protected process holds too
+
+    def wanted(self, s: InetSocket) -> bool:
+        return (s.cgroup in self.cgroups or s.inode in self.held) and s.inode not in self.spare
+
+
+def held_sockets(pids: Iterable[int]) -> dict[int, tuple[int, int]]:
+    """Inode → one (pid, descriptor) that leads to it. Processes that vanish meanwhile are left out."""
+    found: dict[int, tuple[int, int]] = {}
+    for pid in pids:
+        folder = f"/proc/{pid}/fd/"
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder):  # noqa: PTH208 - this loop is the cost of the whole: no Path objects here
+                with contextlib.suppress(OSError):
+                    to = os.readlink(folder + name)  # noqa: PTH115
+                    if to.startswith("socket:["):
+                        found.setdefault(int(to[8:-1]), (pid, int(name)))
+    return found
+
+
+def destroy_sockets(pids: Iterable[int], cgroups: frozenset[int], spare: frozenset[int] = frozenset()) -> Report:
+    """Destroy the sockets that the cgroups made or the processes hold; blocks for some milliseconds: call it in a thread.
+
+    ``spare`` are inodes of sockets that must live. Raises KernelError when the kernel has no sock_diag at all.
+    """
+    pids = tuple(pids)
+    job = _Job(Owners(cgroups, held_sockets(pids), spare))
+    job.visit(netns.own(), None)
+    for inode, pid in netns.namespaces_of(pids).items():
+        if inode not in job.visited:
+            with contextlib.suppress(Gone), _closing(netns.open_of_process(pid)) as fd:
+                job.visit(inode, fd)
+    job.shut_what_is_held()
+    return job.report()
+
+
+class _Job:
+    """The work in progress: namespaces one by one, then what is left through its descriptors."""
+
+    def __init__(self, owners: Owners) -> None:
+        self._owners = owners
+        self.visited: set[int] = set()
+        self._destroyed: list[InetSocket] = []
+        self._remaining: list[InetSocket] = []
+        self._errors: list[str] = []
+        self._unreachable: list[str] = []
+        self._shut: set[int] = set()
+        self._kinds: dict[str, int] = {}
+        self._not_listed: set[str] = set()
+
+    def visit(self, namespace: int, fd: int | None) -> None:
+        """Destroy what sock_diag can destroy in one network namespace (``fd`` None: in our own)."""
+        self.visited.add(namespace)
+        with Diag(fd) as diag:
+            destroyed, failed, remaining = sockdiag.destroy_matching(diag, self._owners.wanted)
+            self._not_listed |= diag.missing
+        self._destroyed += destroyed
+        self._remaining += remaining
+        self._errors += [f"{s}: {os.strerror(code)}" for s, code in failed]
+
+    def shut_what_is_held(self) -> None:
+        """Look at each held socket that has not been destroyed: shut inet ones down, count the other kinds."""
+        gone = {s.inode for s in self._destroyed}
+        for inode, (pid, number) in self._owners.held.items():
+            if inode in gone or inode in self._owners.spare:
+                continue
+            ours = sockdiag.duplicate(pid, number)
+            if ours is None:
+                if _leads_to(pid, number, inode):
+                    self._unreachable.append(
+                        f"descriptor {number} of process {pid} cannot be duplicated: not looked at"
+                    )
+                continue
+            with contextlib.closing(ours):
+                if os.fstat(ours.fileno()).st_ino == inode:  # else it was closed and reused: its owner is not frozen
+                    self._look_at(ours, inode)
+
+    def _look_at(self, ours: socket.socket, inode: int) -> None:
+        if ours.family not in _INET:
+            self._count(_FAMILIES.get(int(ours.family), str(int(ours.family))))
+            return
+        with contextlib.suppress(KernelError), _closing(netns.open_of_socket(ours.fileno())) as fd:
+            # made in a namespace where no process of the workload is any more: its fellows may be there too
+            if (namespace := os.fstat(fd).st_ino) not in self.visited:
+                self.visit(namespace, fd)
+        if ours.type == socket.SOCK_RAW:
+            self._count("raw")  # shutdown does not stop a raw socket from sending
+            return
+        with contextlib.suppress(OSError):
+            ours.shutdown(
+                socket.SHUT_RDWR
+            )  # ENOTCONN is the answer for one without a peer, and it is shut all the same
+        self._shut.add(inode)
+
+    def _count(self, kind: str) -> None:
+        self._kinds[kind] = self._kinds.get(kind, 0) + 1
+
+    def report(self) -> Report:
+        left = tuple(s for s in self._remaining if s.inode not in self._shut)
+        ours = self._owners.cgroups
+        foreign = {s.inode for s in (*self._destroyed, *self._remaining) if s.cgroup and s.cgroup not in ours}
+        return Report(
+            destroyed=tuple(self._destroyed),
+            shut=len(self._shut),
+            remaining=left,
+            errors=(*(self._errors if left else ()), *self._unreachable),
+            foreign=len(foreign),
+            held=self._kinds,
+            namespaces=len(self.visited),
+            not_listed=tuple(sorted(self._not_listed)),
+        )
+
+
+def _leads_to(pid: int, number: int, inode: int) -> bool:
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/fd/{number}") == f"socket:[{inode}]"  # noqa: PTH115
+    return False
+
+
+@contextlib.contextmanager
+def _closing(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,75 @@
+"""System calls that Python 3.11 does not offer, one tiny function each; and where an errno becomes an error."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+from killswitch.errors import Gone, KernelError, NotSupported
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.ESTALE})
+_UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EPFNOSUPPORT})
+
+_FILEID_KERNFS = 0xFE  # exportfs.h: the handle of a kernfs node is its 64-bit id
+
+
+def error(what: str, cause: OSError | int, hint: str = "") -> KernelError:
+    """The KernelError for an errno: ``Gone`` for what is not there, ``NotSupported`` for what the kernel lacks."""
+    code = cause if isinstance(cause, int) else cause.errno or errno.EIO
+    if code in _GONE:
+        return Gone(what, code, hint or "it is no longer there")
+    if code in _UNSUPPORTED:
+        return NotSupported(what, code, hint or "this kernel does not offer it")
+    if code in (errno.EPERM, errno.EACCES) and not hint:
+        hint = "run as root with the capabilities that `killswitch doctor` names"
+    return KernelError(what, code, hint)
+
+
+def checked(what: str, result: int) -> int:
+    """``result`` of a libc call as it is; raises KernelError from errno when it is negative."""
+    if result < 0:
+        raise error(what, ctypes.get_errno())
+    return result
+
+
+def raw(number: int, *arguments: object) -> int:
+    """A system call by its number; -1 and errno (``ctypes.get_errno``) when it fails."""
+    return int(_libc.syscall(ctypes.c_long(number), *arguments))
+
+
+def setns(fd: int, kind: int) -> None:
+    """Move the *calling thread* into the namespace that ``fd`` names."""
+    checked("setns", _libc.setns(fd, kind))
+
+
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    result = _libc.mount(source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode())
+    checked(f"mount -t {kind} on {target}", result)
+
+
+class _FileHandle(ctypes.Structure):
+    _fields_ = (("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("id", ctypes.c_uint64))
+    _pack_ = 1
+
+
+def open_kernfs_id(mount_fd: int, node: int) -> int:
+    """A descriptor of the kernfs directory with this id, on the file system of ``mount_fd``.
+
+    Needs CAP_DAC_READ_SEARCH. Raises Gone when no such node exists.
+    """
+    handle = _FileHandle(8, _FILEID_KERNFS, node)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    result = _libc.open_by_handle_at(mount_fd, ctypes.byref(handle), flags)
+    return checked(f"open cgroup id {node}", result)
+
+
+_SYS_pidfd_getfd = 438  # the same number on every architecture (added after the tables were unified)
+
+
+def pidfd_getfd(pidfd: int, target_fd: int) -> int:
+    """A duplicate of another process's descriptor. Needs the right to ptrace it."""
+    result = _libc.syscall(_SYS_pidfd_getfd, pidfd, target_fd, 0)
+    return checked(f"pidfd_getfd of descriptor {target_fd}", result)
