@@ -49,6 +49,7 @@ class InlineTest:
     event: Mapping[str, object]
     match: bool
     line: int
+    column: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,191 @@
+"""Predicates of exec rules that the walk can judge, each with its bit; equal ones of all rules share one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from killswitch.commands import (
+    BIT_MEMFD,
+    BIT_TRUNCATED,
+    BIT_UNLINKED,
+    FIRST_FREE_BIT,
+    MAX_INODES,
+    MAX_STATES,
+    PREDICATES,
+    Grammar,
+    KernelTables,
+)
+from killswitch.policy import ssh, walks
+from killswitch.policy.automaton import Dfa, TableBuilder, prune
+from killswitch.policy.clauses import All, Bit, Const, Formula, Inverse, Opaque, Some
+from killswitch.policy.fields import FIELDS
+from killswitch.policy.model import And, Expr, Not, Or, Predicate
+
+InodeOf = Callable[[str], tuple[int, int] | None]
+
+_WALK_OF = {
+    "process.name": "name",
+    "process.executable": "path",
+    "process.parent.name": "parent",
+    "process.args": "args",
+    "process.command_line": "args",
+}
+# How many states each walk may have, at most: together with OpenSSH's grammar they fill the table.
+_SHARES = {"parent": 1024, "name": 2048, "path": 1024, "args": 3328}
+_FLAGS = {"file.memfd": BIT_MEMFD, "file.unlinked": BIT_UNLINKED, "process.args_truncated": BIT_TRUNCATED}
+NO_BIT = f"all {PREDICATES - FIRST_FREE_BIT} predicate bits are taken"
+
+
+def predicates(expr: Expr) -> Iterable[Predicate]:
+    match expr:
+        case Not(part):
+            yield from predicates(part)
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from predicates(part)
+        case Predicate():
+            yield expr
+
+
+@dataclass(slots=True)
+class Atoms:
+    """First ``add`` every condition, then ``build`` the tables, then ask for each one's ``formula``."""
+
+    bits: dict[Predicate, int] = field(default_factory=dict)  # bit as a mask
+    refused: dict[Predicate, str] = field(default_factory=dict)
+    gate: int = 0
+    args_bits: int = 0  # bits that the arguments decide
+    ssh_bits: int = 0
+    missing: list[str] = field(default_factory=list)  # files of ``file.inode_of`` that are not there
+    _next: int = FIRST_FREE_BIT
+
+    def add(self, conditions: Iterable[Expr]) -> None:
+        """Give out bits, first to what only the walk can judge, then in the order given."""
+        wanted = dict.fromkeys(atom for c in conditions for p in predicates(c) for atom in _atoms(p))
+        if any(atom.field == "ssh.forward" for atom in wanted):
+            self.gate = self._bit()
+        for atom in sorted(wanted, key=lambda a: FIELDS[a.field].kind != "derived"):
+            if self._next < PREDICATES:
+                self.bits[atom] = self._bit()
+            elif FIELDS[atom.field].kind == "derived":
+                raise ValueError(f"'{atom.field}' can be judged by predicate bits only, and {NO_BIT}")
+            else:
+                self.refused[atom] = NO_BIT
+
+    def _bit(self) -> int:
+        self._next += 1
+        return 1 << self._next - 1
+
+    def build(self, inode_of: InodeOf) -> KernelTables:
+        """The tables, still without clauses. Raises ValueError when rules name more files than there is room for."""
+        table = TableBuilder()
+        grammars = self._grammars(table)
+        starts = {walk: self._walk(walk, table) for walk in _SHARES}
+        return KernelTables(
+            rows=table.rows,
+            accepts=table.accepts,
+            start_name=starts["name"],
+            start_path=starts["path"],
+            start_parent=starts["parent"],
+            start_args=starts["args"],
+            grammars=grammars,
+            clauses=(),
+            inodes=self._inodes(inode_of),
+        )
+
+    def _walk(self, walk: str, table: TableBuilder) -> int:
+        atoms = {bit: atom for atom, bit in self.bits.items() if _WALK_OF.get(atom.field) == walk}
+        if walk == "name" and self.gate:
+            atoms[self.gate] = Predicate("process.name", "match", ssh.NAMES)
+        limit = min(_SHARES[walk], MAX_STATES - table.states)
+        dfa, left_out = walks.build(atoms, single=walk != "args", limit=limit)
+        for bit, why in left_out.items():
+            self.refused[atoms[bit]] = why
+            self.bits.pop(atoms[bit], None)
+        if walk == "args":
+            self.args_bits |= sum(bit for bit in atoms if bit not in left_out)
+        return table.add(dfa)
+
+    def _grammars(self, table: TableBuilder) -> tuple[Grammar, ...]:
+        if not self.gate:
+            return ()
+        dfa, kinds = ssh.grammar()
+        asking = [(atom, bit) for atom, bit in self.bits.items() if atom.field == "ssh.forward"]
+        means = [sum(b for atom, b in asking if atom.op == "exists" or kind in atom.values) for kind in ssh.KINDS]
+        own = [sum_bits(means[i] for i, kind in enumerate(kinds) if bits & kind) for bits in dfa.bits]
+        self.ssh_bits = sum_bits(means)
+        start = table.add(prune(Dfa(dfa.classes, dfa.rows, own, dfa.start)))
+        return (Grammar(self.gate.bit_length() - 1, start),)
+
+    def _inodes(self, inode_of: InodeOf) -> tuple[tuple[int, int, int], ...]:
+        wanted: list[tuple[str, int]] = [(path, self.gate) for path in ssh.paths()] if self.gate else []
+        for atom, bit in self.bits.items():
+            if atom.field == "file.inode_of":
+                wanted.extend((str(path), bit) for path in atom.values)
+        found: dict[tuple[int, int], int] = {}
+        for path, bit in wanted:
+            file = inode_of(path)
+            if file is not None:
+                found[file] = found.get(file, 0) | bit
+            elif bit != self.gate:
+                self.missing.append(path)
+        if len(found) > MAX_INODES:
+            raise ValueError(f"the rules name {len(found)} files by 'file.inode_of': at most {MAX_INODES} fit")
+        return tuple((device, inode, bits) for (device, inode), bits in found.items())
+
+    def formula(self, expr: Expr) -> Formula:
+        match expr:
+            case Not(part):
+                return Inverse(self.formula(part))
+            case And(parts):
+                return All(tuple(map(self.formula, parts)))
+            case Or(parts):
+                return Some(tuple(map(self.formula, parts)))
+        return self._leaf(expr)
+
+    def _leaf(self, predicate: Predicate) -> Formula:
+        flag = _FLAGS.get(predicate.field)
+        if flag is not None:
+            return _flag(predicate, 1 << flag)
+        atoms = _atoms(predicate)
+        if not atoms:
+            return Opaque(predicate, f"{predicate.field} is not in what the kernel walks")
+        for atom in atoms:
+            if atom not in self.bits:
+                return Opaque(predicate, f"{predicate.field}{_suffix(predicate)}: {self.refused[atom]}")
+        bits = tuple(Bit(self.bits[atom]) for atom in atoms)
+        found: Formula = bits[0] if len(bits) == 1 else All(bits)
+        return Inverse(found) if predicate.op == "exists" and not predicate.values[0] else found
+
+
+def sum_bits(masks: Iterable[int]) -> int:
+    total = 0
+    for mask in masks:
+        total |= mask
+    return total
+
+
+def _suffix(predicate: Predicate) -> str:
+    return "" if predicate.op == "match" else f"|{predicate.op}"
+
+
+def _flag(predicate: Predicate, mask: int) -> Formula:
+    if predicate.op == "exists":
+        return Const(bool(predicate.values[0]))
+    if predicate.op != "match":
+        raise ValueError(f"'{predicate.field}' is true or false and cannot be compared by '{predicate.op}'")
+    return Some(tuple(Bit(mask) if wanted else Inverse(Bit(mask)) for wanted in predicate.values))
+
+
+def _atoms(predicate: Predicate) -> tuple[Predicate, ...]:
+    """The predicates that need one bit each: all of them hold when it does. () = not one for the walk."""
+    if predicate.field not in _WALK_OF and FIELDS[predicate.field].kind != "derived":
+        return ()
+    if predicate.op == "exists":
+        return (dataclasses.replace(predicate, values=(True,), all=False, cased=False),)
+    values = tuple(dict.fromkeys(predicate.values))
+    if predicate.all and len(values) > 1:
+        return tuple(dataclasses.replace(predicate, values=(value,), all=False) for value in values)
+    return (dataclasses.replace(predicate, values=tuple(sorted(values, key=str)), all=False),)

@@ -1,0 +1,88 @@
+"""What each field is, for the author's sake: its type, its events, the modifiers that make sense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FieldType:
+    kind: str  # text, name (a basename), path, word (one of words), whole, decimal, boolean, ip, file (path of a file on disk)
+    events: frozenset[str]
+    many: bool = False
+    words: tuple[str, ...] = ()
+    limit: str = "count"  # of a number: count, port, share
+    derived: str = ""  # cannot be given in a test's event: what to give instead
+
+    @property
+    def what(self) -> str:
+        return {
+            "whole": "a number",
+            "decimal": "a number",
+            "boolean": "true or false",
+            "ip": "an IP address",
+            "file": "a file",
+            "word": "a word",
+        }.get(self.kind, "text")
+
+
+_TEXT = ("contains", "startswith", "endswith", "re", "all", "cased", "exists")
+_NUMBER = ("gt", "gte", "lt", "lte", "exists")
+_MODIFIERS = {
+    "text": _TEXT,
+    "name": _TEXT,
+    "path": _TEXT,
+    "whole": _NUMBER,
+    "decimal": _NUMBER,
+    "boolean": ("exists",),
+    "ip": ("cidr", "exists"),
+    "word": ("all", "exists"),
+    "file": (),
+}
+
+
+def allowed_modifiers(name: str) -> tuple[str, ...]:
+    return _MODIFIERS[FIELDS[name].kind]
+
+
+_ALL = frozenset({"exec", "fork", "exit", "connect", "listen", "cgroup_move", "cpu"})
+
+
+def _on(*events: str) -> frozenset[str]:
+    return frozenset(events)
+
+
+# What is known of a process goes with each of its events; only an exec brings its file and its arguments' grammar.
+FIELDS: dict[str, FieldType] = {
+    "process.name": FieldType("name", _ALL),
+    "process.executable": FieldType("path", _ALL),
+    "process.args": FieldType("text", _ALL, many=True),
+    "process.command_line": FieldType("text", _ALL),
+    "process.args_truncated": FieldType("boolean", _ALL),
+    "process.parent.name": FieldType("name", _ALL),
+    "process.pid": FieldType("whole", _ALL),
+    "user.id": FieldType("whole", _on("exec", "connect", "listen")),
+    "group.id": FieldType("whole", _on("exec")),
+    "file.inode_of": FieldType("file", _on("exec"), many=True),
+    "file.memfd": FieldType("boolean", _on("exec")),
+    "file.unlinked": FieldType("boolean", _on("exec")),
+    "ssh.forward": FieldType(
+        "word",
+        _on("exec"),
+        many=True,
+        words=("remote", "local", "dynamic", "tun", "stdio"),
+        derived="it is read from the arguments: give process.executable: /usr/bin/ssh and process.args",
+    ),
+    "destination.ip": FieldType("ip", _on("connect")),
+    "destination.port": FieldType("whole", _on("connect"), limit="port"),
+    "source.ip": FieldType("ip", _on("listen")),
+    "source.port": FieldType("whole", _on("listen"), limit="port"),
+    "network.fanout.hosts": FieldType("whole", _on("connect")),
+    "network.fanout.ports": FieldType("whole", _on("connect")),
+    "network.transport": FieldType("word", _on("connect", "listen"), words=("tcp", "udp", "icmp", "other")),
+    "event.action": FieldType("word", _on("connect", "listen"), words=("connect", "sendmsg", "bind", "listen")),
+    "cgroup.path": FieldType("path", _ALL),
+    "cpu.cores": FieldType("decimal", _on("cpu")),
+    "cpu.kernel_share": FieldType("decimal", _on("cpu"), limit="share"),
+    "cpu.hashing": FieldType("decimal", _on("cpu"), limit="share"),
+}

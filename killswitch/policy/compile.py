@@ -1,0 +1,152 @@
+"""Policies into what judges them: automata, predicate bits and clauses for the kernel, and programs for the daemon."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+
+from killswitch.commands import MAX_CLAUSES, Clause, Mode, Response
+from killswitch.errors import PolicyError, Problem
+from killswitch.policy import clauses, matcher
+from killswitch.policy.atoms import Atoms, predicates
+from killswitch.policy.clauses import Formula, Opaque, Term, TooManyClauses
+from killswitch.policy.compiled import Compiled, CompiledRule, Program
+from killswitch.policy.fields import FIELDS
+from killswitch.policy.model import And, Expr, Not, Or, Policy, Predicate, Rule
+
+MAX_POLICIES = 64  # bits in a workload's policy set
+
+
+def os_inode(path: str) -> tuple[int, int] | None:
+    """(st_dev, st_ino) of the file that ``path`` leads to, None when there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - one system call; a Path would be made only to be thrown away
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def compile_policies(
+    policies: Sequence[Policy], *, inode_of: Callable[[str], tuple[int, int] | None] = os_inode
+) -> Compiled:
+    """Compile all at once: they share tables. Raises PolicyError with all problems; what cannot be judged in the kernel is none.
+
+    ``inode_of`` says which file a path of ``file.inode_of`` is, now. The result's ``generation`` is 0.
+    """
+    problems = _problems(policies)
+    if problems:
+        raise PolicyError(problems)
+    numbered = [(index, policy, rule) for index, policy in enumerate(policies) for rule in policy.rules]
+    exec_rules = [(policy, rule) for _, policy, rule in numbered if rule.on == "exec"]
+    atoms = Atoms()
+    try:
+        # Bits first to the rules that the kernel itself enforces.
+        atoms.add(rule.condition for policy, rule in sorted(exec_rules, key=lambda pair: not enforcing(*pair)))
+        tables = atoms.build(inode_of)
+    except ValueError as error:
+        raise PolicyError([Problem(policies[0].file, 1, 1, str(error))]) from None
+    rules: list[CompiledRule] = []
+    programs: list[Program] = []
+    enforced: list[Clause] = []
+    for index, policy, rule in numbered:
+        formula = atoms.formula(rule.condition) if rule.on == "exec" else _daemons(rule.condition)
+        formula = clauses.cheapest_first(formula)
+        made, why = _terms(formula)
+        if enforcing(policy, rule) and not why:
+            if len(enforced) + len(made) > MAX_CLAUSES:
+                why = f"all {MAX_CLAUSES} clauses of the kernel are taken"
+            else:
+                enforced.extend(_clauses(made, policy, index, rule, len(rules)))
+        tier = 4 if rule.for_ns or rule.on == "cpu" else 3 if rule.on != "exec" or why else 1
+        used = frozenset(p.field for p in predicates(rule.condition))
+        rules.append(CompiledRule(policy, index, rule, tier, used, _reason(rule, why)))
+        programs.append(Program(made, formula if clauses.opaque(formula) or made == _OPEN else None))
+    return Compiled(
+        policies=tuple(policies),
+        rules=tuple(rules),
+        tables=dataclasses.replace(tables, clauses=tuple(enforced)),
+        programs=tuple(programs),
+        args_bits=atoms.args_bits,
+        ssh_bits=atoms.ssh_bits,
+        ssh_gate=atoms.gate,
+        warnings=tuple(
+            f"file.inode_of: there is no {path} on this host (now)" for path in dict.fromkeys(atoms.missing)
+        ),
+    )
+
+
+def enforcing(policy: Policy, rule: Rule) -> bool:
+    """Whether the kernel is to act on this rule by itself."""
+    acts = Response.KILL_PROCESS in rule.response or Response.SEVER in rule.response
+    return policy.mode is Mode.ENFORCE and rule.on == "exec" and not rule.for_ns and acts
+
+
+_OPEN = (Term(0, 0),)
+
+
+def _terms(formula: Formula) -> tuple[tuple[Term, ...], str]:
+    """The terms that decide, or at least pre-filter, and why they only pre-filter."""
+    reasons = dict.fromkeys(found.why for found in clauses.opaque(formula))
+    try:
+        return clauses.terms(formula), "; ".join(reasons)
+    except TooManyClauses as why:
+        return _OPEN, "; ".join([*reasons, str(why)])
+
+
+def _reason(rule: Rule, why: str) -> str:
+    if rule.for_ns:
+        return "must hold for some time: judged over windows"
+    if rule.on == "cpu":
+        return "CPU use is sampled over windows"
+    if rule.on != "exec":
+        return f"the daemon judges {rule.on} events"
+    return f"judged in tier 3: {why}" if why else ""
+
+
+def _clauses(made: Sequence[Term], policy: Policy, index: int, rule: Rule, number: int) -> list[Clause]:
+    kill, sever = Response.KILL_PROCESS in rule.response, Response.SEVER in rule.response
+    return [Clause(term.mask, term.value, index, number, kill, sever) for term in made]
+
+
+def _daemons(expr: Expr) -> Formula:
+    """The condition of a rule on another event than exec: nothing of it is in the kernel."""
+    match expr:
+        case Not(part):
+            return clauses.Inverse(_daemons(part))
+        case And(parts):
+            return clauses.All(tuple(map(_daemons, parts)))
+        case Or(parts):
+            return clauses.Some(tuple(map(_daemons, parts)))
+    return Opaque(expr, "")
+
+
+def _problems(policies: Sequence[Policy]) -> list[Problem]:
+    problems = []
+    for number, policy in enumerate(policies):
+        if number >= MAX_POLICIES:
+            problems.append(
+                Problem(policy.file, 1, 1, f"there are more than {MAX_POLICIES} policies", "put rules together")
+            )
+        for rule in policy.rules:
+            for predicate in predicates(rule.condition):
+                wrong = _wrong(predicate)
+                if wrong:
+                    problems.append(Problem(policy.file, max(rule.line, 1), 1, f"rule '{rule.id}': {wrong}"))
+    return problems
+
+
+def _wrong(predicate: Predicate) -> str:
+    field = FIELDS.get(predicate.field)
+    if field is None:
+        return f"there is no field '{predicate.field}'"
+    if not predicate.values:
+        return f"'{predicate.field}' is compared with nothing"
+    if field.kind == "derived":
+        fits = predicate.op == "match" or (predicate.op == "exists" and predicate.field == "ssh.forward")
+        return "" if fits else f"'{predicate.field}' cannot be compared by '{predicate.op}'"
+    try:
+        matcher.check(predicate)
+    except ValueError as error:
+        return str(error)
+    return ""

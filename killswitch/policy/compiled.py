@@ -1,0 +1,209 @@
+"""Compiled policies, and the judgement of events by them: the same tables, walked the same way, as in the kernel."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+from killswitch.commands import ACCEPTS, BIT_MEMFD, BIT_TRUNCATED, BIT_UNLINKED, KernelTables
+from killswitch.events import Event, Exec
+from killswitch.policy import matcher
+from killswitch.policy.clauses import Formula, Term, holds
+from killswitch.policy.fields import COMMAND_LINE_BYTES, EVENT_TYPES, names, values_of
+from killswitch.policy.model import Policy, Predicate, Rule
+from killswitch.policy.workloads import glob_pattern
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    policy: Policy
+    policy_index: int
+    rule: Rule
+    tier: int
+    fields: frozenset[str]
+    why: str  # why not a lower tier, "" = it is judged in the kernel
+
+
+class Program(NamedTuple):
+    """How the daemon judges a rule: one of the terms must hold, and then the formula, if there is one."""
+
+    terms: tuple[Term, ...]
+    formula: Formula | None
+
+
+class _Plan(NamedTuple):
+    """The rules for one set of policies."""
+
+    keys: int  # an exec that has none of these bits can match none of ``exec``...
+    always: bool  # ...unless some rule needs none
+    exec: tuple[tuple[CompiledRule, Program], ...]
+    other: Mapping[type, tuple[tuple[CompiledRule, Program], ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    policies: tuple[Policy, ...]  # index = the bit in a workload's policy set
+    rules: tuple[CompiledRule, ...]  # index = Clause.rule
+    tables: KernelTables
+    programs: tuple[Program, ...]  # of each rule
+    args_bits: int = 0  # the predicates that the arguments decide
+    ssh_bits: int = 0  # the same, if ``ssh_gate`` holds
+    ssh_gate: int = 0
+    warnings: tuple[str, ...] = ()
+    generation: int = 0  # set by who loads it
+    _rows: memoryview = field(init=False, repr=False)
+    _inodes: Mapping[tuple[int, int], int] = field(init=False, repr=False)
+    _globs: tuple[tuple[re.Pattern[str], ...], ...] = field(init=False, repr=False)
+    _plans: dict[int, _Plan] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "_rows", memoryview(self.tables.rows).cast("H"))
+        put(self, "_inodes", {(device, inode): bits for device, inode, bits in self.tables.inodes})
+        put(self, "_globs", tuple(tuple(map(glob_pattern, policy.workloads)) for policy in self.policies))
+        put(self, "_plans", {})
+
+    # --- which workloads ---------------------------------------------------------------------------------------------
+
+    def policies_for(self, cgroup: str) -> tuple[int, ...]:
+        """Which policies watch the workload at this cgroup path (below the cgroup v2 root, "/a/b")."""
+        return tuple(i for i, globs in enumerate(self._globs) if any(glob.fullmatch(cgroup) for glob in globs))
+
+    def root_of(self, cgroup: str) -> str | None:
+        """The workload that this cgroup belongs to: the outermost of it and its ancestors that is watched, None if none is."""
+        names = cgroup.strip("/").split("/")
+        paths = ("/" + "/".join(names[:depth]) for depth in range(1, len(names) + 1))
+        return next((path for path in paths if self.policies_for(path)), None)
+
+    # --- the kernel's judgement --------------------------------------------------------------------------------------
+
+    def predicates(self, event: Exec) -> int:
+        """What the kernel computes, computed here: the predicate bits of this event, arguments no further than the window."""
+        tables = self.tables
+        bits = event.memfd << BIT_MEMFD | (event.nlink == 0) << BIT_UNLINKED | event.truncated << BIT_TRUNCATED
+        bits |= self._inodes.get((event.device, event.inode), 0)
+        executable, asked = names(event)
+        walk = self._walk
+        bits |= walk(tables.start_name, executable + b"\0") | walk(tables.start_name, asked + b"\0")
+        bits |= walk(tables.start_path, event.executable + b"\0") | walk(tables.start_path, event.filename + b"\0")
+        bits |= walk(tables.start_parent, event.parent_name + b"\0")
+        # The last argument ends at its NUL, or where the window cuts it.
+        argv = event.argv if event.argv.endswith(b"\0") else event.argv + b"\0"
+        bits |= walk(tables.start_args, argv)
+        for grammar in tables.grammars:
+            if bits >> grammar.gate & 1:
+                bits |= walk(grammar.start, argv)
+        return bits
+
+    def _walk(self, state: int, text: bytes) -> int:
+        rows, accepts, bits = self._rows, self.tables.accepts, 0
+        if state:
+            for byte in text:
+                state = rows[state << 8 | byte]
+                if state >= ACCEPTS:
+                    state -= ACCEPTS
+                    bits |= accepts[state]
+                elif not state:
+                    break
+        return bits
+
+    def clause(self, predicates: int, policies: int) -> int:
+        """Index of the first enforcing clause that holds for a workload with this set of policies, -1 = none."""
+        for index, clause in enumerate(self.tables.clauses):
+            if policies >> clause.policy & 1 and predicates & clause.mask == clause.value:
+                return index
+        return -1
+
+    # --- the daemon's judgement --------------------------------------------------------------------------------------
+
+    def matches(self, event: Event, policies: int, extra: Mapping[str, object] = _NOTHING) -> tuple[CompiledRule, ...]:
+        """The rules of these policies (a bit set) that match the event, in their order.
+
+        The event's own predicates are trusted when they come from these tables and from all of its arguments.
+        ``extra`` has fields that the event does not hold, and ``process.command_line_bytes``: all arguments,
+        NUL-terminated, of an event whose own were cut. A field that is nowhere has no value: only ``exists: false`` and
+        ``not`` hold for it.
+        """
+        plan = self._plans.get(policies) or self._plan(policies)
+        if type(event) is not Exec:
+            rules = plan.other.get(type(event), ())
+            return (
+                tuple(rule for rule, program in rules if self._formula_holds(program, 0, event, extra)) if rules else ()
+            )
+        if event.generation == self.generation and self.generation and event.argv_total <= len(event.argv):
+            bits = event.predicates
+        else:
+            event, bits = self._whole(event, extra)
+        if not bits & plan.keys and not plan.always:
+            return ()
+        return tuple(
+            rule
+            for rule, program in plan.exec
+            if any(bits & mask == value for mask, value in program.terms)
+            and (program.formula is None or self._formula_holds(program, bits, event, extra))
+        )
+
+    def undecided(self, event: Exec, policies: int) -> tuple[CompiledRule, ...]:
+        """The rules for which it matters what the arguments say beyond the window. Empty when nothing was cut."""
+        if not event.truncated:
+            return ()
+        bits = event.predicates if event.generation == self.generation and self.generation else self.predicates(event)
+        known = ~(self.args_bits | (self.ssh_bits if bits & self.ssh_gate else 0))
+        plan = self._plans.get(policies) or self._plan(policies)
+        return tuple(
+            rule
+            for rule, program in plan.exec
+            if any(
+                (bits ^ value) & mask & known == 0
+                and (mask & ~known or (program.formula and rule.fields & _OF_ARGUMENTS))
+                for mask, value in program.terms
+            )
+        )
+
+    def wants_full_argv(self, event: Exec, policies: int) -> bool:
+        """Whether to read the process's whole command line before asking ``matches``: it was cut, and it matters."""
+        return event.argv_total > len(event.argv) and bool(self.undecided(event, policies))
+
+    def _whole(self, event: Exec, extra: Mapping[str, object]) -> tuple[Exec, int]:
+        """The event with all of its arguments, if they are known, and its predicates."""
+        later = extra.get(COMMAND_LINE_BYTES)
+        if not event.truncated or not isinstance(later, bytes) or len(later) <= len(event.argv):
+            return event, self.predicates(event)
+        # The process may have overwritten its arguments since: what the kernel read before it ran stays as it was.
+        whole = dataclasses.replace(event, argv=event.argv + later[len(event.argv) :], argv_total=0)
+        return whole, self.predicates(whole) | 1 << BIT_TRUNCATED
+
+    def _formula_holds(self, program: Program, bits: int, event: Event, extra: Mapping[str, object]) -> bool:
+        def judge(predicate: Predicate) -> bool:
+            return matcher.judge(predicate, values_of(predicate.field, event, extra))
+
+        return program.formula is not None and holds(program.formula, bits, judge)
+
+    def _plan(self, policies: int) -> _Plan:
+        chosen = [pair for pair in zip(self.rules, self.programs, strict=True) if policies >> pair[0].policy_index & 1]
+        execs = [pair for pair in chosen if pair[0].rule.on == "exec"]
+        values = [term.value for _, program in execs for term in program.terms]
+        other = {
+            kind: tuple(p for p in chosen if p[0].rule.on == on) for on, kind in EVENT_TYPES.items() if kind is not Exec
+        }
+        plan = _Plan(_keys(values), not all(values), tuple(execs), other)
+        self._plans[policies] = plan
+        return plan
+
+
+_OF_ARGUMENTS = frozenset({"process.args", "process.command_line"})
+
+
+def _keys(values: Sequence[int]) -> int:
+    """A set of bits that has at least one of each value (but of 0)."""
+    keys = 0
+    for value in values:
+        if value and not value & keys:
+            keys |= value & -value
+    return keys

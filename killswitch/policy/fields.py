@@ -1,0 +1,119 @@
+"""Where the value of each field of a rule comes from: which event has it, and the lowest tier that can judge it.
+
+What an author may write about a field (its type, its modifiers) is ``catalogue``'s. Text is bytes here, as the workload
+chose it; a field with several values (each argument) is a tuple of them, a field that is not there the empty tuple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, Fork, Listen
+
+Values = tuple[Any, ...]  # bytes, int, float, bool or str, as the field's kind says
+
+EVENT_TYPES: Mapping[str, type] = {
+    "exec": Exec,
+    "fork": Fork,
+    "exit": Exit,
+    "connect": Connect,
+    "listen": Listen,
+    "cgroup_move": CgroupMove,
+    "cpu": Cpu,
+}
+COMMAND_LINE_BYTES = "process.command_line_bytes"  # in ``extra``: all arguments, NUL-terminated, read later
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    kind: str  # text, number, flag, ip, or derived (judged from other facts, by the kernel and its twin only)
+    tier: int  # the lowest tier that can judge it in an exec rule; every other event's rules are judged in tier 3 or 4
+    description: str
+    of: Mapping[type, Callable[[Any], Values]]  # the events that hold it; others get it from ``extra``, if at all
+
+
+def basename(path: bytes, *, memfd: bool = False) -> bytes:
+    """The last component. A memfd is in no directory, and its name may hold a slash."""
+    if memfd and path.startswith(b"/memfd:"):
+        return path[1:]
+    return path.rpartition(b"/")[2]
+
+
+def names(event: Exec) -> tuple[bytes, bytes]:
+    return basename(event.executable, memfd=event.memfd), basename(event.filename)
+
+
+def tokens(argv: bytes) -> tuple[bytes, ...]:
+    """The arguments in NUL-terminated ``argv``. The last may have been cut off before its NUL."""
+    return tuple((argv[:-1] if argv.endswith(b"\0") else argv).split(b"\0")) if argv else ()
+
+
+def _attribute(name: str) -> Callable[[Any], Values]:
+    return lambda event: (getattr(event, name),)
+
+
+def _on(name: str, *types: type) -> dict[type, Callable[[Any], Values]]:
+    return dict.fromkeys(types, _attribute(name))
+
+
+_EVERY = (Exec, Fork, Exit, Connect, Listen, CgroupMove, Cpu)
+
+FIELDS: Mapping[str, Field] = {
+    "process.name": Field(
+        "text", 1, "basename of the executable, and of the file that was asked for", {Exec: names}
+    ),
+    "process.executable": Field(
+        "text", 1, "path of the executable, and of the file that was asked for",
+        {Exec: lambda e: (e.executable, e.filename)},
+    ),
+    "process.args": Field("text", 1, "each argument, the program's own name included", {Exec: lambda e: tokens(e.argv)}),
+    "process.command_line": Field(
+        "text", 1, "the arguments joined by a blank", {Exec: lambda e: (b" ".join(tokens(e.argv)),) if e.argv else ()}
+    ),
+    "process.parent.name": Field("text", 1, "basename of the parent's executable", _on("parent_name", Exec)),
+    "process.pid": Field("number", 3, "the process's id", _on("pid", *_EVERY)),
+    "user.id": Field("number", 3, "the process's user id", _on("uid", Exec, Connect, Listen)),
+    "group.id": Field("number", 3, "the process's group id", _on("gid", Exec)),
+    "file.inode_of": Field("derived", 1, "the executable is the same file as one of these, whatever it is called", {}),
+    "file.memfd": Field("flag", 1, "the executable is a memfd, a file in memory without a name", _on("memfd", Exec)),
+    "file.unlinked": Field("flag", 1, "the executable has no name any more", {Exec: lambda e: (e.nlink == 0,)}),
+    "process.args_truncated": Field(
+        "flag", 1, "the arguments are longer than the window that the kernel reads", _on("truncated", Exec)
+    ),
+    "ssh.forward": Field("derived", 1, "the forwardings that an OpenSSH client's options ask for", {}),
+    "destination.ip": Field("ip", 3, "the address that is connected or sent to", _on("destination_ip", Connect)),
+    "destination.port": Field("number", 3, "the port that is connected or sent to", _on("destination_port", Connect)),
+    "source.ip": Field("ip", 3, "the address that is bound", _on("source_ip", Listen)),
+    "source.port": Field("number", 3, "the port that is bound", _on("source_port", Listen)),
+    "network.fanout.hosts": Field("number", 4, "internal hosts that the workload tried at this port in the last 10 s", {}),
+    "network.fanout.ports": Field("number", 4, "ports that the workload tried at this internal host in the last 10 s", {}),
+    "network.transport": Field("text", 3, "tcp, udp, icmp or other", _on("transport", Connect, Listen)),
+    "event.action": Field(
+        "text", 3, "what was done", _on("operation", Connect, Listen)
+        | {kind: (lambda _, name=name: (name,)) for name, kind in EVENT_TYPES.items() if kind not in (Connect, Listen)},
+    ),
+    "cgroup.path": Field("text", 3, "the cgroup that the process was moved to", _on("to_path", CgroupMove)),
+    "cpu.cores": Field("number", 4, "CPUs kept busy, mean over the window", _on("cores", Cpu)),
+    "cpu.kernel_share": Field("number", 4, "share of the samples that were in the kernel, 0 to 1", _on("kernel_share", Cpu)),
+    "cpu.hashing": Field("number", 4, "how much the hot code looks like hashing, 0 to 1", {}),
+}  # fmt: skip
+
+TEXT_FIELDS = frozenset(name for name, field in FIELDS.items() if field.kind == "text")
+
+
+def values_of(name: str, event: Event, extra: Mapping[str, object]) -> Values:
+    """The field's values: from the event, else from ``extra``, else none."""
+    field = FIELDS[name]
+    get = field.of.get(type(event))
+    if get is not None:
+        found = get(event)
+    elif name in extra:
+        given = extra[name]
+        found = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    else:
+        return ()
+    if field.kind == "text":
+        return tuple(v.encode("utf-8", "surrogateescape") if isinstance(v, str) else v for v in found)
+    return found

@@ -1,0 +1,154 @@
+"""``tests:`` of a rule: an event written by its fields, made into a real one and put to the compiled policy.
+
+Nothing here decides whether a rule matches: that is ``Compiled.matches``, the same judgement that the daemon uses.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from killswitch.errors import Problem
+from killswitch.events import CgroupMove, Connect, Cpu, Done, Event, Exec, Exit, Fork, Listen, Transport
+from killswitch.policy.model import Policy
+
+if TYPE_CHECKING:
+    from killswitch.policy.compiled import Compiled
+
+WINDOW = 4096  # bytes of arguments that the kernel reads
+
+
+def run_inline_tests(policies: Sequence[Policy], compiled: Compiled) -> list[Problem]:
+    """Each test that does not come out as expected, with the place of the test."""
+    problems = []
+    index = {id(p): i for i, p in enumerate(compiled.policies)}
+    for number, policy in enumerate(policies):
+        bit = 1 << index.get(id(policy), number)
+        for rule in policy.rules:
+            for test in rule.tests:
+                event, extra = build_event(rule.on, test.event)
+                matched = any(m.rule is rule or m.rule.id == rule.id for m in compiled.matches(event, bit, extra))
+                if matched != test.match:
+                    told = "matches" if matched else "does not match"
+                    wanted = "match" if test.match else "no_match"
+                    fields = ", ".join(f"{k}: {_shown(v)}" for k, v in test.event.items())
+                    message = f"test of rule '{rule.id}' fails: the rule {told} {{{fields}}}, expected {wanted}"
+                    problems.append(Problem(policy.file, test.line, test.column, message))
+    return problems
+
+
+def _shown(value: object) -> str:
+    return "[" + ", ".join(map(str, value)) + "]" if isinstance(value, tuple) else str(value)
+
+
+def build_event(on: str, fields: Mapping[str, object]) -> tuple[Event, dict[str, object]]:
+    """A whole event of kind ``on`` with these fields, and what of them an event does not carry (``extra``).
+
+    What is not said is innocent: program /usr/bin/program of user 1000, called with its name alone.
+    """
+    given = dict(fields)
+    event = _BUILDERS[on](given)
+    return event, given
+
+
+def _take_int(given: dict[str, object], key: str, default: int) -> int:
+    value = given.pop(key, default)
+    return int(str(value))
+
+
+def _take_float(given: dict[str, object], key: str, default: float) -> float:
+    return float(str(given.pop(key, default)))
+
+
+def _take_bytes(given: dict[str, object], key: str, default: str) -> bytes:
+    return str(given.pop(key, default)).encode("utf-8", "surrogateescape")
+
+
+def _exec(given: dict[str, object]) -> Event:
+    name = str(given.pop("process.name", ""))
+    executable = str(given.pop("process.executable", "") or f"/usr/bin/{name or 'program'}")
+    base = executable.rpartition("/")[2]
+    filename = executable if name in ("", base) else f"/usr/bin/{name}"
+    if "process.args" in given:
+        args = [str(a) for a in _many(given.pop("process.args"))]
+        given.pop("process.command_line", None)
+    elif "process.command_line" in given:
+        args = shlex.split(str(given.pop("process.command_line")))
+    else:
+        args = [name or base]
+    argv = b"".join(a.encode("utf-8", "surrogateescape") + b"\0" for a in args)
+    truncated = bool(given.pop("process.args_truncated", False))
+    inode, device = _file(given)
+    return Exec(
+        time_ns=1, workload=1, cgroup_id=1, pid=_take_int(given, "process.pid", 4242), start_ticks=1, ppid=1,
+        parent_start_ticks=1, uid=_take_int(given, "user.id", 1000), gid=_take_int(given, "group.id", 1000),
+        parent_name=_take_bytes(given, "process.parent.name", "bash"), executable=executable.encode(),
+        filename=filename.encode(), argv=argv[:WINDOW], argv_total=max(len(argv), WINDOW + 1 if truncated else 0),
+        inode=inode, device=device, nlink=0 if given.pop("file.unlinked", False) else 1,
+        memfd=bool(given.pop("file.memfd", False)), predicates=0, generation=-1, clause=-1, done=Done.NOTHING, verdict_ns=0,
+    )  # fmt: skip
+
+
+def _file(given: dict[str, object]) -> tuple[int, int]:
+    """(inode, device) of the file named by ``file.inode_of``; none of this host's otherwise."""
+    for path in _many(given.pop("file.inode_of", ())):
+        try:
+            found = os.stat(str(path))  # noqa: PTH116 - the same call as the compiler's
+            return found.st_ino, found.st_dev
+        except OSError:
+            continue
+    return 0, 0
+
+
+def _comm(given: Mapping[str, object]) -> bytes:
+    """The thread's name; ``process.name`` itself is not in the event, and stays in what is given beside it."""
+    return str(given.get("process.name", "program")).encode("utf-8", "surrogateescape")[:15]
+
+
+def _many(value: object) -> tuple[object, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _fork(given: dict[str, object]) -> Event:
+    return Fork(1, 1, 1, _take_int(given, "process.pid", 4242), 1, 1, 1)
+
+
+def _exit(given: dict[str, object]) -> Event:
+    return Exit(1, 1, 1, _take_int(given, "process.pid", 4242), 1, 0)
+
+
+def _connect(given: dict[str, object]) -> Event:
+    return Connect(
+        1, 1, 1, _take_int(given, "process.pid", 4242), 1, _take_int(given, "user.id", 1000),
+        _comm(given), Transport(str(given.pop("network.transport", "tcp"))),
+        str(given.pop("destination.ip", "192.0.2.1")), _take_int(given, "destination.port", 443),
+        str(given.pop("event.action", "connect")), False,
+    )  # fmt: skip
+
+
+def _listen(given: dict[str, object]) -> Event:
+    return Listen(
+        1, 1, 1, _take_int(given, "process.pid", 4242), 1, _take_int(given, "user.id", 1000),
+        _comm(given), Transport(str(given.pop("network.transport", "tcp"))),
+        str(given.pop("source.ip", "192.0.2.1")), _take_int(given, "source.port", 8080),
+        str(given.pop("event.action", "listen")), False,
+    )  # fmt: skip
+
+
+def _cgroup_move(given: dict[str, object]) -> Event:
+    return CgroupMove(
+        1, 1, _take_int(given, "process.pid", 4242), 1, 1, 2, 0, str(given.pop("cgroup.path", "/elsewhere"))
+    )
+
+
+def _cpu(given: dict[str, object]) -> Event:
+    cores, share = _take_float(given, "cpu.cores", 0.0), _take_float(given, "cpu.kernel_share", 0.0)
+    return Cpu(1, 1, _take_int(given, "process.pid", 4242), 1, 1_000_000_000, cores, share, ())
+
+
+_BUILDERS = {
+    "exec": _exec, "fork": _fork, "exit": _exit, "connect": _connect, "listen": _listen,
+    "cgroup_move": _cgroup_move, "cpu": _cpu,
+}  # fmt: skip

@@ -1,0 +1,163 @@
+"""One rule of the source tree → ``model.Rule``: what the shape cannot say is checked here, and all of it at once."""
+
+from __future__ import annotations
+
+import re
+
+from killswitch.commands import Level, Response
+from killswitch.errors import Problem
+from killswitch.policy.condition import KEYWORDS, ConditionError, parse_condition
+from killswitch.policy.duration import parse_duration
+from killswitch.policy.lists import Lists
+from killswitch.policy.model import And, Expr, InlineTest, Or, Rule
+from killswitch.policy.schema import EVENTS, IDENTIFIER, describe
+from killswitch.policy.source import Map, Node, Scalar, Seq
+from killswitch.policy.suggest import quoted
+from killswitch.policy.values import Reader
+
+MAX_PROBLEMS = 500  # of one file that are told: past that it is no policy
+MAX_GROUPS = 200
+_BROKEN: Expr = And(())  # stands for a group with problems, so that the condition is still checked
+
+
+class RuleBuilder:
+    """Reads the rules of one file. Problems pile up in ``problems``; a rule with any is None."""
+
+    def __init__(self, file: str, lists: Lists, problems: list[Problem]) -> None:
+        self.file = file
+        self.lists = lists
+        self.problems = problems
+
+    def build(self, node: Map) -> Rule | None:
+        before = len(self.problems)
+        on = self._text(node, "on")
+        groups = self._match(node.get("match"), on if on in EVENTS else "")
+        condition = self._condition(node.get("condition"), groups)
+        for_ns = self._for(node.get("for"), on)
+        response = self._response(node.get("response"), on)
+        tests = self._tests(node.get("tests"), on if on in EVENTS else "")
+        identity, level = self._text(node, "id"), self._text(node, "level")
+        if len(self.problems) > before or condition is None or level not in tuple(Level) or on not in EVENTS:
+            return None
+        if not re.fullmatch(IDENTIFIER, identity):
+            return None
+        return Rule(
+            id=identity,
+            title=self._text(node, "title"),
+            level=Level(level),
+            on=on,
+            condition=condition,
+            response=response,
+            for_ns=for_ns,
+            description=self._text(node, "description"),
+            references=self._texts(node.get("references")),
+            false_positives=self._texts(node.get("falsepositives")),
+            tests=tests,
+            line=node.line,
+        )
+
+    def _enough(self) -> bool:
+        """No more problems are told anyway: do not look for them."""
+        return len(self.problems) > MAX_PROBLEMS
+
+    def _problem(self, node: Node, message: str, hint: str = "") -> None:
+        self.problems.append(Problem(self.file, node.line, node.column, message, hint))
+
+    def _text(self, node: Map, key: str) -> str:
+        value = node.get(key)
+        return value.text.strip() if isinstance(value, Scalar) else ""
+
+    def _texts(self, node: Node | None) -> tuple[str, ...]:
+        return tuple(i.text for i in node.items if isinstance(i, Scalar)) if isinstance(node, Seq) else ()
+
+    def _match(self, node: Node | None, on: str) -> dict[Scalar, Expr]:
+        """Each name of ``match`` and what it stands for; {} when there is none to be read."""
+        if not isinstance(node, Map):
+            return {}
+        groups: dict[Scalar, Expr] = {}
+        for name, value in node.entries[:MAX_GROUPS]:
+            if name.text in KEYWORDS:
+                self._problem(name, f"'{name.text}' cannot be a name: it is a word of the condition")
+            groups[name] = self._group(name.text, value, on)
+        return groups
+
+    def _group(self, name: str, node: Node, on: str) -> Expr:
+        """A mapping is the AND of its fields, a list of mappings the OR of them."""
+        if isinstance(node, Map):
+            if not node.entries:
+                self._problem(node, f"'{name}' is empty", "an empty group would match every event")
+                return _BROKEN
+            reader = Reader(self.file, on, self.lists, self.problems)
+            parts = [p for k, v in node.entries if not self._enough() and (p := reader.predicate(k, v)) is not None]
+            return parts[0] if len(parts) == 1 else And(tuple(parts))
+        if isinstance(node, Seq) and node.items:
+            if any(not isinstance(i, Map) for i in node.items):
+                bad = next(i for i in node.items if not isinstance(i, Map))
+                hint = "say which field: {process.name: …}; words without a field are not searched for"
+                self._problem(bad, f"'{name}' must list mappings from fields to values, found {describe(bad)}", hint)
+                return _BROKEN
+            alternatives = tuple(self._group(name, i, on) for i in node.items if not self._enough())
+            return alternatives[0] if len(alternatives) == 1 else Or(alternatives)
+        hint = "say which field: {process.name: …}"
+        self._problem(node, f"'{name}' must be a mapping from fields to values, found {describe(node)}", hint)
+        return _BROKEN
+
+    def _condition(self, node: Node | None, groups: dict[Scalar, Expr]) -> Expr | None:
+        if not isinstance(node, Scalar) or node.is_null or not node.text.strip() or not groups:
+            return None
+        try:
+            expr, used = parse_condition(node.text, {name.text: e for name, e in groups.items()})
+        except ConditionError as error:
+            line, column = node.at(error.offset)
+            self.problems.append(Problem(self.file, line, column, error.message, error.hint))
+            return None
+        for name in groups:
+            if name.text not in used:
+                hint = "use it there or remove it: now it changes nothing"
+                self._problem(name, f"{quoted(name.text)} is not used in the condition", hint)
+        return expr
+
+    def _for(self, node: Node | None, on: str) -> int:
+        if not isinstance(node, Scalar) or not re.fullmatch(r"(\d+(\.\d+)?(ns|us|ms|s|m|h))+", node.text):
+            return 0
+        if on in EVENTS and on != "cpu":
+            hint = "'on: cpu' comes in windows, and is the only one that lasts: remove 'for'"
+            self._problem(node, f"'for' has no sense with 'on: {on}', which happens in an instant", hint)
+            return 0
+        try:
+            return parse_duration(node.text)
+        except ValueError as error:
+            self._problem(node, str(error))
+            return 0
+
+    def _response(self, node: Node | None, on: str) -> tuple[Response, ...]:
+        if not isinstance(node, Seq):
+            return ()
+        chosen: dict[Response, None] = {}
+        for item in node.items:
+            if not isinstance(item, Scalar) or item.text not in tuple(Response):
+                continue
+            response = Response(item.text)
+            if response in chosen:
+                self._problem(item, f"'{response}' is given twice")
+            elif response is Response.DENY:
+                hint = "use kill_process: SIGKILL before the new program's first instruction"
+                self._problem(item, "'deny' is refused: nothing in this release can make an operation not happen", hint)
+            elif response is Response.KILL_PROCESS and on == "exit":
+                self._problem(item, "'kill_process' has no sense with 'on: exit': the process is gone", "remove it")
+            chosen[response] = None
+        return tuple(chosen)
+
+    def _tests(self, node: Node | None, on: str) -> tuple[InlineTest, ...]:
+        if not isinstance(node, Seq):
+            return ()
+        tests = []
+        for item in node.items:
+            if not isinstance(item, Map):
+                continue
+            event, expect = item.get("event"), item.get("expect")
+            reader = Reader(self.file, on, self.lists, self.problems)
+            fields = reader.event(event) if event is not None else None
+            if fields is not None and isinstance(expect, Scalar):
+                tests.append(InlineTest(fields, expect.text == "match", item.line, item.column))
+        return tuple(tests)
