@@ -1,0 +1,1 @@
+"""Detectors: one a file, sans-io. Facts in, judgements out; no clock, no system call."""

@@ -1,0 +1,82 @@
+"""From findings about one event to one answer: what is recorded, who is killed, how far the workload is contained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from killswitch.commands import (
+    FREE,
+    Command,
+    Contain,
+    Containment,
+    Finding,
+    KillProcess,
+    Mode,
+    RecordFinding,
+    Response,
+)
+from killswitch.detect.workload import Workload
+from killswitch.events import Connect, Done, Event, Exec, Listen
+
+Hot = tuple[tuple[int, int, int], ...]
+
+
+class Answer:
+    """All that is answered to one event of one workload: several rules may match it, the workload is contained once."""
+
+    def __init__(self, workload: Workload, incident: str, event: Event) -> None:
+        self._workload = workload
+        self._incident = incident
+        self._done = done_in_kernel(event)
+        self._records: list[Command] = []
+        self._process = (0, 0)
+        self._kill = False
+        self._capture = False
+        self._desired = FREE
+        self._reason = ""
+        self._hot: Hot = ()
+
+    def add(self, finding: Finding, *, hot: Hot = (), key: str = "", weight: int = 1) -> None:
+        """One finding. It is shown unless it is folded; its responses count in any case, unless it only monitors."""
+        shown = self._workload.folder.offer(finding, key=key, weight=weight)
+        if shown is not None:
+            self._records.append(RecordFinding(self._incident, shown))
+        if finding.mode is not Mode.ENFORCE:
+            return
+        self._process = (finding.pid, finding.start_ticks)
+        self._kill = self._kill or Response.KILL_PROCESS in finding.responses
+        self._capture = self._capture or Response.CAPTURE in finding.responses
+        self._desired |= containment_for(finding.responses)
+        self._reason = self._reason or f"{finding.policy}/{finding.rule}: {finding.summary}"
+        self._hot = self._hot or hot
+
+    def commands(self) -> list[Command]:
+        """Findings, then the kill (unless the data plane was there first), then containment (unless asked for before)."""
+        out = self._records
+        workload = self._workload
+        if self._kill and Response.KILL_PROCESS not in self._done:
+            out.append(KillProcess(workload.id, self._incident, *self._process, self._reason))
+        more = workload.containment | self._desired
+        if more != workload.containment or (self._capture and not workload.captured):
+            workload.containment = more
+            workload.captured = workload.captured or self._capture
+            out.append(Contain(workload.id, self._incident, more, self._capture, self._reason, self._hot))
+        return out
+
+
+def containment_for(responses: Iterable[Response]) -> Containment:
+    """What these responses ask of the workload as a whole."""
+    asked = frozenset(responses)
+    return Containment(Response.SEVER in asked, Response.FREEZE in asked, Response.TERMINATE in asked)
+
+
+def done_in_kernel(event: Event) -> frozenset[Response]:
+    """What the data plane itself has done about this event."""
+    if isinstance(event, Exec):
+        if not event.done:
+            return frozenset()
+        both = ((Done.KILLED, Response.KILL_PROCESS), (Done.SEVERED, Response.SEVER))
+        return frozenset(response for bit, response in both if event.done & bit)
+    if isinstance(event, Connect | Listen) and event.denied:
+        return frozenset({Response.DENY})
+    return frozenset()

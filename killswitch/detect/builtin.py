@@ -1,0 +1,52 @@
+"""Findings that need no policy: what must never pass in silence, whatever the rules say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from killswitch.commands import Finding, Level, Mode, Response
+from killswitch.events import CgroupMove, Exec, Lost
+
+POLICY = "built-in"
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    rule: str
+    title: str
+    level: Level
+
+
+LEFT_CGROUP = BuiltIn("left-cgroup", "A process left the workload's cgroup", Level.HIGH)
+EVENTS_LOST = BuiltIn("events-lost", "Events were lost before they could be judged", Level.MEDIUM)
+EARLIER_POLICY = BuiltIn("earlier-policy", "The data plane acted by rules that are not loaded any more", Level.HIGH)
+UNDECIDED = BuiltIn("undecided", "A command line is too long to be judged, and could not be read whole", Level.MEDIUM)
+
+
+def built_in(
+    what: BuiltIn,
+    event: CgroupMove | Lost | Exec,
+    summary: str,
+    *,
+    mode: Mode,
+    responses: tuple[Response, ...] = (),
+    done: tuple[Response, ...] = (),
+) -> Finding:
+    """The finding of one of these. ``responses`` are besides the alert."""
+    pid, start_ticks = (0, 0) if isinstance(event, Lost) else (event.pid, event.start_ticks)
+    return Finding(
+        event.time_ns,
+        event.workload,
+        POLICY,
+        what.rule,
+        what.title,
+        what.level,
+        mode,
+        (Response.ALERT, *responses),
+        done,
+        pid,
+        start_ticks,
+        summary,
+        event,
+        event.verdict_ns if isinstance(event, Exec) else 0,
+    )

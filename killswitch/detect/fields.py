@@ -1,0 +1,56 @@
+"""Fields that a rule asks for and the event itself does not hold: what is known of its process and its workload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from killswitch.detect.processes import Process
+from killswitch.events import Event, Exec
+from killswitch.policy.compiled import CompiledRule
+from killswitch.policy.fields import basename, tokens
+
+OF_PROCESS = frozenset(
+    {
+        "process.name",
+        "process.executable",
+        "process.args",
+        "process.command_line",
+        "process.args_truncated",
+        "process.parent.name",
+    }
+)
+OF_WORKLOAD = frozenset({"cgroup.path"})
+
+
+def wanted_fields(rules: Iterable[CompiledRule]) -> Mapping[str, frozenset[str]]:
+    """For each kind of event, which of these fields some rule reads. An ``exec`` event brings its process along."""
+    wanted: dict[str, frozenset[str]] = {}
+    for rule in rules:
+        kind = rule.rule.on
+        supplied = OF_WORKLOAD if kind == "exec" else OF_WORKLOAD | OF_PROCESS
+        wanted[kind] = wanted.get(kind, frozenset()) | (rule.fields & supplied)
+    return {kind: fields for kind, fields in wanted.items() if fields}
+
+
+def extra_fields(wanted: frozenset[str], event: Event, process: Process | None, cgroup: str) -> dict[str, object]:
+    """``process.name`` has no value when the process was there before it was watched: a rule cannot match on it then."""
+    extra: dict[str, object] = {}
+    if "cgroup.path" in wanted:
+        extra["cgroup.path"] = cgroup
+    if process is None or not process.executable or isinstance(event, Exec):
+        return extra
+    for field in wanted:
+        match field:
+            case "process.name":  # as in an exec: of the executable, and of the file that was asked for
+                extra[field] = (process.name, basename(process.filename))
+            case "process.executable":
+                extra[field] = (process.executable, process.filename)
+            case "process.args":
+                extra[field] = tokens(process.argv)
+            case "process.command_line":
+                extra[field] = b" ".join(tokens(process.argv))
+            case "process.args_truncated":
+                extra[field] = process.argv_cut
+            case "process.parent.name":
+                extra[field] = process.parent_name
+    return extra

@@ -1,0 +1,188 @@
+"""The mix of instructions in sampled machine code: which share of the executed instructions is of which class.
+
+A sampled instruction pointer is an instruction boundary, so disassembly from there is right. About a dozen instructions
+are taken from each address, and each address weighs as much as it has samples. The tables name classes, not meanings:
+what a mix means is ``hashing``'s business.
+
+capstone is imported when it is first needed, not with this module: it costs memory, and most hosts have no busy process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from killswitch.events import CodeBlock
+
+INSTRUCTIONS = 12  # from each address
+MIN_SAMPLES = 8  # fewer say nothing
+
+Classifier = Callable[[str, str], tuple[str, ...]]  # (mnemonic, operands) -> classes
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Shares of the instructions seen, 0..1 each. A class that is not named is 0."""
+
+    shares: Mapping[str, float]
+    samples: int
+    anonymous: float  # share of the samples in code that no file backs (made at run time)
+
+    def __getitem__(self, name: str) -> float:
+        return self.shares.get(name, 0.0)
+
+
+def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
+    """The mix of these blocks; None when the machine is not known or there is too little code to say anything."""
+    engine = disassembler(machine)
+    if engine is None:
+        return None
+    decode, classify = engine
+    counts: Counter[str] = Counter()
+    samples = anonymous = 0
+    for block in blocks:
+        listing = list(decode(block.code, block.address, INSTRUCTIONS))
+        if not listing:
+            continue  # gone in the meantime, or no code
+        samples += block.samples
+        if not block.mapping or block.mapping.startswith(("//anon", "/memfd:", "anon_inode:", "[heap]", "[anon")):
+            anonymous += block.samples
+        weight = block.samples / len(listing)
+        for _, _, mnemonic, operands in listing:
+            for name in classify(mnemonic, operands):
+                counts[name] += weight  # type: ignore[assignment]  # shares of samples
+    if samples < MIN_SAMPLES:
+        return None
+    return Mix({name: count / samples for name, count in counts.items()}, samples, anonymous / samples)
+
+
+@cache
+def disassembler(machine: str) -> tuple[Any, Classifier] | None:
+    """(disasm_lite, classifier) for what ``platform.machine()`` calls the machine; None if there is no table for it."""
+    import capstone  # here on purpose: see above
+
+    if machine in ("x86_64", "amd64"):
+        return capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64).disasm_lite, _x86
+    if machine in ("aarch64", "arm64"):
+        return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM).disasm_lite, _arm64
+    return None
+
+
+def _table(**classes: str) -> dict[str, tuple[str, ...]]:
+    """``rot="rol ror"`` → {"rol": ("rot",), "ror": ("rot",)}; a mnemonic may be in more than one class."""
+    out: dict[str, tuple[str, ...]] = {}
+    for name, mnemonics in classes.items():
+        for mnemonic in mnemonics.split():
+            out[mnemonic] = (*out.get(mnemonic, ()), name)
+    return out
+
+
+# --- x86-64 -----------------------------------------------------------------------------------------------------------
+
+_X86 = _table(
+    rot="rol ror rorx shld shrd",
+    xor="xor",
+    shift="shl shr sar sal shlx shrx sarx",
+    andn="not andn",
+    logic="and or not andn",
+    add="add sub lea inc dec neg",
+    mul="mul imul mulx",
+    big="mulx adcx adox adc sbb",
+    jump="call ret cmp test",
+)
+# The vector forms, with or without AVX's leading v and whatever element width follows.
+_X86_VECTOR: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
+    (re.compile(pattern), classes)
+    for pattern, classes in (
+        (r"v?sha(1|256|512)|vsm[34]", ("sha",)),
+        (r"v?aes", ("aes",)),
+        (r"v?pclmul", ("clmul",)),
+        (r"v?pmadd52", ("big",)),
+        (r"vpr[or][lr]|vpro[lr]", ("rot", "vector")),
+        (r"v?pxor|v?xorp[sd]", ("xor", "vxor", "vector")),
+        (r"vpternlog", ("xor", "vxor", "vlogic", "vector")),  # any function of three: in practice xor or choose
+        (r"v?pandn|v?andnp[sd]", ("vandn", "vlogic", "vector")),
+        (r"v?p(and|or)[dq]?$|v?(and|or)p[sd]", ("vlogic", "vector")),
+        (r"v?psll|v?pslld", ("vleft", "vshift", "vector")),
+        (r"v?ps[ra][la]", ("vright", "vshift", "vector")),
+        (r"v?pshuf|v?palign|v?punpck|v?pblend|vperm|v?shufp|valign", ("shuffle", "vector")),
+        (r"v?padd|v?psub", ("vadd", "vector")),
+        (r"v?pmul", ("vmul", "vector")),
+        (r"v?(add|sub|mul|div|sqrt|max|min)pd|v?cvt\w*2pd", ("fp", "packed_double")),
+        (
+            r"v?(add|sub|mul|div|sqrt|max|min|ucomi|comi|cmp\w*|round\w*|hadd|unpck\w*)[sp][sd]$|vf(n?m|m)(add|sub)",
+            ("fp",),
+        ),
+        (r"v?cvt|f(ld|st|add|mul|div|sub|xch|sqrt|chs|abs|ild|ist|com|ucom)", ("fp",)),
+        (r"j[a-z]+$", ("jump",)),
+        (r"nop|endbr", ("filler",)),
+    )
+)
+_ZERO_IDIOM = re.compile(r"^(v?p?xor(p[sd]|[dq])?|sub|v?psub[bwdq])$")
+_INDEXED = re.compile(r"\[[^\]]*\*[248]")  # [base + index*scale + disp]: a look-up in a table
+
+
+@cache
+def _x86_class(mnemonic: str) -> tuple[str, ...]:
+    plain = mnemonic.rpartition(" ")[2]  # without "rep", "lock", "notrack"
+    if plain in _X86:
+        return _X86[plain]
+    return next((classes for pattern, classes in _X86_VECTOR if pattern.match(plain)), ())
+
+
+def _x86(mnemonic: str, operands: str) -> tuple[str, ...]:
+    classes = _x86_class(mnemonic)
+    if not classes:
+        return ()
+    if _ZERO_IDIOM.match(mnemonic):
+        last = operands.rpartition(", ")
+        if last[2] == last[0].rpartition(", ")[2]:
+            return ()  # xor eax, eax: how zero is written, no mixing
+    if mnemonic == "add" and _INDEXED.search(operands):
+        return (*classes, "table_add")
+    if mnemonic == "xor" and _INDEXED.search(operands):
+        return (*classes, "table_xor")
+    return classes
+
+
+# --- arm64 ------------------------------------------------------------------------------------------------------------
+
+_ARM64 = _table(
+    rot="ror extr rorv rax1 xar",
+    xor="eor eon eor3 bcax rax1 xar",
+    shift="lsl lsr asr lslv lsrv ubfx ubfiz sbfx bfi bfxil",
+    andn="bic orn mvn eon bcax",
+    logic="and orr bic orn mvn tst",
+    add="add sub adds subs neg",
+    mul="mul madd msub umulh smulh umull smull umaddl smaddl",
+    big="adc adcs sbc sbcs umulh",
+    sha="sha1c sha1p sha1m sha1h sha1su0 sha1su1 sha256h sha256h2 sha256su0 sha256su1 sha512h sha512h2 sha512su0 sha512su1 "
+    "sm3ss1 sm3tt1a sm3tt1b sm3tt2a sm3tt2b sm3partw1 sm3partw2",
+    aes="aese aesd aesmc aesimc sm4e sm4ekey",
+    clmul="pmull pmull2",
+    jump="b bl br blr ret cbz cbnz tbz tbnz cmp cmn tst ccmp",
+    fp="fadd fsub fmul fdiv fsqrt fmadd fmsub fmla fmls fcmp fcvt fcvtzs scvtf ucvtf fmov fneg fabs",
+    filler="nop hint bti",
+)
+_ARM64_VECTOR = _table(
+    vxor="eor eor3 bcax", vandn="bic orn mvn bcax", vlogic="and orr bic orn bsl bit bif mvn not",
+    vleft="shl sli ushl", vright="ushr sri sshr", vshift="shl ushr sri sli ushl sshr", vadd="add sub", vmul="mul mla umull umlal",
+    shuffle="tbl tbx ext rev64 rev32 zip1 zip2 uzp1 uzp2 trn1 trn2", packed_double="fadd fsub fmul fdiv fsqrt scvtf",
+)  # fmt: skip
+_ARM64_ARRANGED = re.compile(r"^v\d+\.")
+
+
+def _arm64(mnemonic: str, operands: str) -> tuple[str, ...]:
+    plain = mnemonic.partition(".")[0]  # b.ne -> b
+    if not _ARM64_ARRANGED.match(operands):
+        classes = _ARM64.get(plain, ())
+        if ", ror #" in operands and "rot" not in classes:
+            return (*classes, "rot")  # the second operand comes rotated, at no cost
+        return classes
+    vector = tuple(c for c in _ARM64_VECTOR.get(plain, ()) if c != "packed_double" or ".2d" in operands)
+    whole = tuple(c for c in _ARM64.get(plain, ()) if c in ("rot", "xor", "sha", "aes", "clmul", "fp"))
+    return (*whole, *vector, "vector") if vector or whole else ()

@@ -1,0 +1,100 @@
+"""One line for people: who did what. Nothing that a workload wrote can break the line or the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from killswitch.detect.processes import Process
+from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, Fork, Listen, Lost, text
+
+MAX_TEXT = 160  # characters of what a workload wrote
+UNKNOWN = "?"
+
+
+def printable(raw: bytes | str, limit: int = MAX_TEXT) -> str:
+    """Control characters, broken UTF-8 and bidirectional marks become escapes; what is too long is cut in the middle."""
+    told = text(raw) if isinstance(raw, bytes) else raw
+    if len(told) > 2 * limit:  # escape no megabytes
+        told = told[:limit] + told[-limit:]
+    told = "".join(c if c.isprintable() else _escape(c) for c in told)
+    if len(told) > limit:
+        head = limit * 2 // 3
+        told = f"{told[:head]} … {told[head - limit + 3 :]}"
+    return told
+
+
+def _escape(c: str) -> str:
+    n = ord(c)
+    if 0xDC80 <= n <= 0xDCFF:  # a byte that is not UTF-8, kept by surrogateescape
+        return f"\\x{n - 0xDC00:02x}"
+    if n < 0x100:
+        return f"\\x{n:02x}"
+    return f"\\u{n:04x}" if n < 0x10000 else f"\\U{n:08x}"
+
+
+def command_line(args: Iterable[str]) -> str:
+    """Arguments as a person would type them: quoted where a blank or nothing would mislead."""
+    return printable(" ".join(a if a and not set(a) & set(" \t\n'\"\\") else repr(a) for a in args))
+
+
+def lineage(process: Process | None, pid: int, *, name: bytes = b"") -> str:
+    """``bash(12) → ssh(13)``"""
+    if process is None:
+        return _who(name, pid)
+    chain = [*process.ancestors[-3:], (process.pid, process.name)]
+    told = " → ".join(_who(name, pid) for pid, name in chain if name or pid == process.pid)
+    return ("… → " if len(process.ancestors) > 3 else "") + told
+
+
+def _who(name: bytes, pid: int) -> str:
+    return f"{printable(name, 32) or UNKNOWN}({pid})"
+
+
+def summarise(event: Event, process: Process | None, *, reasons: str = "", held_ns: int = 0) -> str:
+    """What ``event`` says, as a sentence without a full stop."""
+    match event:
+        case Exec():
+            who = lineage(process, event.pid, name=event.executable.rpartition(b"/")[2])
+            args = _args(event.argv)
+            told = f"{who} ran {command_line(args) or printable(event.executable)}"
+            if args[:1] != (text(event.executable),):
+                told += f" [{printable(event.executable)}{', a memfd' if event.memfd else ''}]"
+            return told + (f" ({event.argv_total} bytes of arguments)" if event.truncated else "")
+        case Connect():
+            who = lineage(process, event.pid, name=event.comm)
+            verb = "sent to" if event.operation == "sendmsg" else "connected to"
+            where = _address(event.destination_ip, event.destination_port)
+            return f"{who} {'tried: ' if event.denied else ''}{verb} {where} ({event.transport})"
+        case Listen():
+            who = lineage(process, event.pid, name=event.comm)
+            verb = "listened on" if event.operation == "listen" else "bound"
+            where = _address(event.source_ip, event.source_port)
+            return f"{who} {'tried: ' if event.denied else ''}{verb} {where} ({event.transport})"
+        case Cpu():
+            told = f"{lineage(process, event.pid)} keeps {event.cores:.2f} CPUs busy"
+            told += f" for {held_ns / 1e9:.0f} s" if held_ns else ""
+            return told + (f": {reasons}" if reasons else "")
+        case CgroupMove():
+            to = printable(event.to_path) or f"cgroup {event.to_cgroup}"
+            kind = "another workload" if event.to_workload else "which is not watched"
+            return f"{lineage(process, event.pid)} left the workload's cgroup for {to}, {kind}"
+        case Lost():
+            return f"{event.count} events were lost ({printable(event.reason)}): something may have gone unseen"
+        case Fork():
+            return f"{lineage(process, event.ppid)} forked {event.pid}"
+        case Exit():
+            return f"{lineage(process, event.pid)} ended with {event.exit_code}"
+        case _:
+            return type(event).__name__
+
+
+def _args(argv: bytes) -> tuple[str, ...]:
+    """The first and the last of them: a command line may have megabytes."""
+    raw = argv.removesuffix(b"\0")
+    if len(raw) > 4 * MAX_TEXT:
+        raw = raw[: 2 * MAX_TEXT] + raw[-2 * MAX_TEXT :]
+    return tuple(map(text, raw.split(b"\0"))) if argv else ()
+
+
+def _address(ip: str, port: int) -> str:
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
