@@ -1,0 +1,25 @@
+"""What must outlive the daemon: orders, containment, incidents, a hash-chained audit. SQLite, one writer's thread."""
+
+from killswitch.ledger.ledger import Ledger
+from killswitch.ledger.records import (
+    Desired,
+    Incident,
+    IncidentRecord,
+    LedgerHealth,
+    Opened,
+    OrderRecord,
+    Retention,
+    WorkloadRecord,
+)
+
+__all__ = [
+    "Desired",
+    "Incident",
+    "IncidentRecord",
+    "Ledger",
+    "LedgerHealth",
+    "Opened",
+    "OrderRecord",
+    "Retention",
+    "WorkloadRecord",
+]

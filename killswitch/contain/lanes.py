@@ -1,0 +1,82 @@
+"""Who waits for whom: the orders of one workload share a lane; workloads do not know of each other."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Iterator
+
+from killswitch.commands import Containment, Receipt
+from killswitch.contain.model import OnReceipt, WorkloadRef
+
+log = logging.getLogger("killswitch.contain")
+
+
+class Order:
+    """One order on its way. ``contained`` is set when it is as contained as it will be before evidence is captured."""
+
+    def __init__(
+        self, number: int, lane: Lane, workload: WorkloadRef, desired: Containment, on_receipt: OnReceipt
+    ) -> None:
+        self.number, self.lane, self.workload, self.desired = number, lane, workload, desired
+        self.receipts: list[Receipt] = []
+        self.contained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.task: asyncio.Task[None] | None = None
+        self._on_receipt = on_receipt
+
+    def add(self, receipt: Receipt) -> None:
+        """Keep the receipt and pass it on; what goes wrong with who gets it must not delay the kill."""
+        self.receipts.append(receipt)
+        try:
+            self._on_receipt(receipt)
+        except Exception:
+            log.exception("a receipt was not taken: %s of workload %d", receipt.step, receipt.workload)
+
+    def settle(self) -> None:
+        if not self.contained.done():
+            self.contained.set_result(None)
+
+
+class Lane:
+    """The orders of one workload, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()  # fair: who came first goes first
+        self.orders: dict[int, Order] = {}
+
+    def later(self, order: Order) -> Iterator[Containment]:
+        """What orders that came after this one, and are not done, desire."""
+        return (o.desired for o in self.orders.values() if o.number > order.number)
+
+    async def earlier(self, order: Order) -> None:
+        """Wait until every order that came before this one is done, its captures included."""
+        tasks = [o.task for o in self.orders.values() if o.number < order.number and o.task]
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+class Lanes:
+    def __init__(self) -> None:
+        self._lanes: dict[int, Lane] = {}
+        self._numbers = itertools.count(1)
+        self.releases = 0  # steps of releases that were begun, ever
+
+    def open(self, workload: WorkloadRef, desired: Containment, on_receipt: OnReceipt) -> Order:
+        lane = self._lanes.setdefault(workload.id, Lane())
+        order = Order(next(self._numbers), lane, workload, desired, on_receipt)
+        lane.orders[order.number] = order
+        return order
+
+    def close(self, order: Order) -> None:
+        del order.lane.orders[order.number]
+        if not order.lane.orders:
+            self._lanes.pop(order.workload.id, None)
+
+    def busy(self, cgroup: int) -> bool:
+        return cgroup in self._lanes
+
+    async def idle(self) -> None:
+        """Wait until no order is under way."""
+        while tasks := [o.task for lane in self._lanes.values() for o in lane.orders.values() if o.task]:
+            await asyncio.wait(tasks)

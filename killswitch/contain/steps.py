@@ -1,0 +1,150 @@
+"""The single steps of containment. Each does one thing and proves it: the proof is returned, or StepFailed raised with
+what was observed instead. KernelError comes through as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from pathlib import Path
+
+from killswitch.commands import Containment
+from killswitch.contain.model import Plane, Proof, StepFailed
+from killswitch.errors import Gone, KernelError
+from killswitch.kernel import cgroupfs, procfs, sockets
+
+FLAT_WINDOW_S = 0.004  # over which a frozen workload must use no CPU time at all
+FLAT_TRIES = 5  # the last task to freeze may still be on its way out of the first window
+TERMINATE_S = 5.0
+
+
+# --- network ----------------------------------------------------------------------------------------------------------
+
+
+def sever(plane: Plane, cgroup: int, desired: Containment) -> Proof:
+    """Cut the workload off, at once, and pin what else is desired beside it. Read back from the data plane."""
+    plane.set_containment(cgroup, plane.containment(cgroup) | desired)
+    now = plane.containment(cgroup)
+    if not now.severed:
+        raise StepFailed("the data plane does not show it as severed", {"containment": str(now)})
+    return {"containment": str(now), **flows(plane, cgroup)}
+
+
+def pin(plane: Plane, cgroup: int, desired: Containment) -> None:
+    """Keep in the kernel what is desired, so that the next daemon finds it; without a data plane, the ledger has it."""
+    with contextlib.suppress(KernelError):
+        plane.set_containment(cgroup, plane.containment(cgroup) | desired)
+
+
+def reconnect(plane: Plane, cgroup: int) -> Proof:
+    """Let the workload onto the network again."""
+    plane.set_containment(cgroup, dataclasses.replace(plane.containment(cgroup), severed=False, terminated=False))
+    now = plane.containment(cgroup)
+    if now.severed:
+        raise StepFailed("the data plane still shows it as severed", {"containment": str(now)})
+    return {"containment": str(now), **flows(plane, cgroup)}
+
+
+def flows(plane: Plane, cgroup: int) -> Proof:
+    """The flow counters, for a later reading to be compared with; none when they cannot be read."""
+    with contextlib.suppress(KernelError):
+        return dict(dataclasses.asdict(plane.flows(cgroup)))
+    return {}
+
+
+def destroy_sockets(path: Path, spare: frozenset[int]) -> tuple[Proof, sockets.Report]:
+    """Destroy what the workload's cgroups made and its processes hold. Blocks: call it in a thread."""
+    report = sockets.destroy_sockets(cgroupfs.processes(path), cgroupfs.subtree_ids(path), spare)
+    proof: Proof = {
+        "destroyed": len(report.destroyed),
+        "shut": report.shut,
+        "remaining": len(report.remaining),
+        "foreign": report.foreign,
+        "namespaces": report.namespaces,
+    }
+    proof |= {f"held_{kind}": n for kind, n in sorted(report.held.items())}
+    if report.not_listed:
+        proof["not_listed"] = ",".join(report.not_listed)
+    if not report.complete:
+        causes = [*report.errors, *(f"{s}: still there" for s in report.remaining)]
+        more = f", and {len(causes) - 3} more" if len(causes) > 3 else ""
+        raise StepFailed("; ".join(causes[:3]) + more, proof)
+    return proof, report
+
+
+# --- freezer ----------------------------------------------------------------------------------------------------------
+
+
+async def freeze(path: Path, timeout_s: float, *, kill_unfrozen: bool) -> Proof:
+    """Freeze, wait until the kernel says so, and see the CPU time stand still.
+
+    A tree that does not freeze in time is killed when ``kill_unfrozen`` (proof ``fallback=killed``), for a workload that
+    runs on is worse than a dead one; without, StepFailed names who would not stop.
+    """
+    started = time.monotonic()
+    cgroupfs.freeze(path, True)
+    frozen = await cgroupfs.wait_frozen(path, timeout_s)
+    ms = round((time.monotonic() - started) * 1e3, 3)
+    if frozen:
+        flat = await cpu_flat(path)
+        if flat is not None:
+            return {"frozen": 1, "ms": ms, "processes": len(cgroupfs.processes(path)), **flat}
+    seen: Proof = {"frozen": int(frozen), "ms": ms}
+    why = "CPU time goes on although it is frozen" if frozen else f"not frozen after {timeout_s:g} s"
+    restless = await asyncio.to_thread(_restless, path)
+    if not kill_unfrozen:
+        raise StepFailed(f"{why}: {restless}; terminate it, or free what these processes wait for", seen)
+    killed = await terminate(path, TERMINATE_S)
+    return {**seen, **killed, "fallback": "killed", "why": f"{why}: {restless}"}
+
+
+async def cpu_flat(path: Path) -> Proof | None:
+    """The proof that the cgroup used no CPU time over a window; None when it does in every one of some windows."""
+    before = cgroupfs.cpu_usage_ns(path)
+    for _ in range(FLAT_TRIES):
+        began = time.monotonic()
+        await asyncio.sleep(FLAT_WINDOW_S)
+        after = cgroupfs.cpu_usage_ns(path)
+        if after == before:
+            return {"cpu_ns": 0, "window_ms": round((time.monotonic() - began) * 1e3, 3)}
+        before = after
+    return None
+
+
+def _restless(path: Path, limit: int = 5) -> str:
+    """Who runs or waits where the freezer cannot reach: "PID (name, state)", …"""
+    found = []
+    with contextlib.suppress(KernelError):
+        for pid in cgroupfs.processes(path):
+            with contextlib.suppress(Gone):
+                s = procfs.stat(pid)
+                if s.state in "RD":
+                    found.append(f"{pid} ({s.comm}, {s.state})")
+            if len(found) == limit:
+                break
+    return ", ".join(found) or "no process stands out"
+
+
+async def thaw(path: Path, timeout_s: float) -> Proof:
+    """Let it run again."""
+    cgroupfs.freeze(path, False)
+    if not await cgroupfs.wait_thawed(path, timeout_s):
+        raise StepFailed("still frozen: a cgroup above it is; thaw that one", {"frozen": 1})
+    return {"frozen": 0, "processes": len(cgroupfs.processes(path))}
+
+
+# --- end --------------------------------------------------------------------------------------------------------------
+
+
+async def terminate(path: Path, timeout_s: float) -> Proof:
+    """SIGKILL everything, and see that nothing lives there any more."""
+    started = time.monotonic()
+    processes = len(cgroupfs.processes(path))
+    by = await asyncio.to_thread(cgroupfs.kill, path)
+    empty = await cgroupfs.wait_empty(path, timeout_s)
+    ms = round((time.monotonic() - started) * 1e3, 3)
+    if not empty:
+        left = await asyncio.to_thread(_restless, path)
+        raise StepFailed(f"not empty {timeout_s:g} s after SIGKILL: {left}", {"populated": 1, "by": by, "ms": ms})
+    return {"populated": 0, "by": by, "ms": ms, "processes": processes}

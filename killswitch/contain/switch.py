@@ -1,0 +1,308 @@
+"""The kill: one resumable transaction, sever → freeze → destroy sockets → capture → (terminate), and its undoing.
+
+What is promised to who calls:
+- severing comes first, before anything is waited for, whatever else is going on for that workload;
+- no work that grows with the number of processes stands before severed and frozen;
+- a step that fails does not stop the next, and each leaves a receipt the moment it is done;
+- an order that has begun is carried to its end, also when its caller goes away;
+- a release waits for orders before it, and undoes nothing that an order after it asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from killswitch import errors
+from killswitch.commands import FREE, Containment, KillProcess, Outcome, Receipt, Step
+from killswitch.contain import evidence, steps
+from killswitch.contain.lanes import Lanes, Order
+from killswitch.contain.model import OnReceipt, Plane, Proof, Stage, StepFailed, Stopwatch, WorkloadRef
+from killswitch.contain.protected import Protected
+from killswitch.errors import Gone, KernelError, KillswitchError
+from killswitch.kernel import cgroupfs, pidfd
+from killswitch.kernel.sockdiag import InetSocket
+
+__all__ = ["Stage", "Switch", "WorkloadRef"]
+
+log = logging.getLogger("killswitch.contain")
+
+FREEZE_S = 2.0
+THAW_S = 2.0
+EXIT_S = 2.0
+
+
+def _ignore(_: Receipt) -> None:
+    pass
+
+
+class Switch:
+    """One event loop uses it. ``evidence_dir`` is made when it is first needed."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        evidence_dir: Path,
+        *,
+        protected: Protected,
+        freeze_timeout_s: float = FREEZE_S,
+        kill_unfrozen: bool = True,
+        limits: evidence.Limits | None = None,
+    ) -> None:
+        self._plane, self._evidence_dir, self._protected = plane, evidence_dir, protected
+        self._freeze_timeout_s, self._kill_unfrozen, self._limits = (
+            freeze_timeout_s,
+            kill_unfrozen,
+            limits or evidence.Limits(),
+        )
+        self._lanes = Lanes()
+        # Of their own: a kill must not queue behind whatever else fills the loop's default executor.
+        self._fast = ThreadPoolExecutor(2, "ks-sockets")
+        self._slow = ThreadPoolExecutor(2, "ks-evidence")
+        protected.watched = lambda: plane.workloads().keys()
+        protected.refresh()
+
+    async def aclose(self) -> None:
+        """Wait for every order that has begun, captures included."""
+        await self._lanes.idle()
+        self._fast.shutdown(wait=False)
+        self._slow.shutdown(wait=False)
+
+    # --- contain ------------------------------------------------------------------------------------------------------
+
+    async def contain(
+        self,
+        workload: WorkloadRef,
+        desired: Containment,
+        *,
+        capture: bool,
+        incident: str,
+        on_receipt: OnReceipt = _ignore,
+        hot: tuple[tuple[int, int, int], ...] = (),
+        wait_for_capture: bool = False,
+    ) -> list[Receipt]:
+        """Bring the workload to at least ``desired``; the receipts of the steps that were made.
+
+        Comes back when it is severed, frozen, its sockets destroyed and (when asked for) terminated. Evidence is captured
+        behind, its receipt given to ``on_receipt`` only, unless it is waited for; termination always waits for it.
+        ``hot`` are (pid, address, samples) to be named in the evidence. Raises Protected before anything is done.
+        """
+        self._protected.check_cgroup(workload.path, fresh=False)
+        order = self._begin(workload, desired, on_receipt)
+        order.task = asyncio.create_task(
+            self._carry_out(order, capture=capture, incident=incident, hot=hot), name=f"contain {workload.name}"
+        )
+        await asyncio.shield(order.task if wait_for_capture or desired.terminated else order.contained)
+        return list(order.receipts)
+
+    def _begin(self, workload: WorkloadRef, desired: Containment, on_receipt: OnReceipt) -> Order:
+        """Open the order and sever: all of it at once, without a chance for anything else to run between."""
+        order = self._lanes.open(workload, desired, on_receipt)
+        if desired.severed:
+            watch = Stopwatch(Step.SEVER, workload.id)
+            try:
+                proof = steps.sever(self._plane, workload.id, desired)
+            except Exception as e:  # whatever it is, the steps behind must be made
+                order.add(_failed(watch, e))
+            else:
+                order.add(watch.receipt(Outcome.DONE, proof))
+        else:
+            steps.pin(self._plane, workload.id, desired)
+        return order
+
+    async def _carry_out(
+        self, order: Order, *, capture: bool, incident: str, hot: tuple[tuple[int, int, int], ...]
+    ) -> None:
+        """Everything behind severing. Never raises."""
+        workload, desired = order.workload, order.desired
+        destroyed: list[InetSocket] = []
+        try:
+            async with order.lane.lock:
+                if desired.frozen:
+                    await self._step(order, Step.FREEZE, self._freeze(workload))
+                if desired.severed:
+                    await self._step(order, Step.DESTROY_SOCKETS, self._destroy(workload, destroyed))
+            order.settle()
+            if capture:
+                await self._step(order, Step.CAPTURE, self._capture(workload, incident, hot, destroyed))
+            if desired.terminated:
+                await order.lane.earlier(order)  # their evidence must be kept before what it is taken from ends
+                async with order.lane.lock:
+                    await self._step(order, Step.TERMINATE, self._terminate(workload))
+        finally:
+            order.settle()
+            self._lanes.close(order)
+
+    async def _step(self, order: Order, step: Step, work: Awaitable[Proof]) -> None:
+        watch = Stopwatch(step, order.workload.id)
+        try:
+            proof = await work
+        except Exception as e:
+            order.add(_failed(watch, e))
+        else:
+            order.add(watch.receipt(Outcome.DONE, proof))
+
+    async def _freeze(self, workload: WorkloadRef) -> Proof:
+        path = workload.directory()
+        return await steps.freeze(path, self._freeze_timeout_s, kill_unfrozen=self._kill_unfrozen)
+
+    async def _destroy(self, workload: WorkloadRef, destroyed: list[InetSocket]) -> Proof:
+        def work() -> Proof:
+            spare = self._protected.socket_inodes()
+            proof, report = steps.destroy_sockets(workload.directory(), spare)
+            destroyed.extend(report.destroyed)
+            return proof
+
+        return await asyncio.get_running_loop().run_in_executor(self._fast, work)
+
+    async def _capture(
+        self,
+        workload: WorkloadRef,
+        incident: str,
+        hot: tuple[tuple[int, int, int], ...],
+        destroyed: list[InetSocket],
+    ) -> Proof:
+        subject = evidence.Subject(workload, incident, self.observe(workload), hot, tuple(destroyed))
+        work = evidence.Capture(self._evidence_dir, subject, self._limits)
+        return await asyncio.get_running_loop().run_in_executor(self._slow, work.run)
+
+    async def _terminate(self, workload: WorkloadRef) -> Proof:
+        try:
+            return await steps.terminate(workload.directory(), steps.TERMINATE_S)
+        except Gone:
+            return {"populated": 0, "removed": 1}  # the kernel lets nobody remove a cgroup in which something lives
+
+    # --- release ------------------------------------------------------------------------------------------------------
+
+    async def release(self, workload: WorkloadRef, stage: str, on_receipt: OnReceipt = _ignore) -> list[Receipt]:
+        """Undo containment: ``thaw``, ``network`` or ``all`` (network, then thaw). Waits for the orders before it.
+
+        What an order that came later asks for is not undone (outcome REFUSED), and when a step fails the next is not made:
+        a release that goes wrong leaves the workload contained.
+        """
+        wanted = Stage(stage)
+        order = self._lanes.open(workload, FREE, on_receipt)
+        order.task = asyncio.create_task(self._let_go(order, wanted), name=f"release {workload.name}")
+        await asyncio.shield(order.task)
+        return list(order.receipts)
+
+    async def _let_go(self, order: Order, stage: Stage) -> None:
+        try:
+            await order.lane.earlier(order)
+            async with order.lane.lock:
+                # The network first: it never runs without one, and frozen with a network it can do nothing.
+                if stage in (Stage.NETWORK, Stage.ALL):
+                    await self._undo(order, Step.RECONNECT, lambda d: d.severed, self._reconnect)
+                if stage in (Stage.THAW, Stage.ALL) and all(r.outcome is Outcome.DONE for r in order.receipts):
+                    await self._undo(order, Step.THAW, lambda d: d.frozen, self._thaw)
+        finally:
+            order.settle()
+            self._lanes.close(order)
+
+    async def _undo(
+        self,
+        order: Order,
+        step: Step,
+        asks: Callable[[Containment], bool],
+        work: Callable[[WorkloadRef], Awaitable[Proof]],
+    ) -> None:
+        if any(asks(d) for d in order.lane.later(order)):
+            watch = Stopwatch(step, order.workload.id)
+            order.add(
+                watch.receipt(Outcome.REFUSED, {}, "a later order contains it: release it again when that is done")
+            )
+            return
+        self._lanes.releases += 1
+        await self._step(order, step, work(order.workload))
+
+    async def _reconnect(self, workload: WorkloadRef) -> Proof:
+        return steps.reconnect(self._plane, workload.id)
+
+    async def _thaw(self, workload: WorkloadRef) -> Proof:
+        path = workload.directory()
+        try:
+            now = self._plane.containment(workload.id)
+            self._plane.set_containment(workload.id, replace(now, frozen=False, terminated=False))
+        except Gone:
+            pass  # it is not watched any more: nothing is pinned that could freeze it again
+        return await steps.thaw(path, THAW_S)
+
+    # --- one process --------------------------------------------------------------------------------------------------
+
+    async def kill_process(self, command: KillProcess) -> Receipt:
+        """SIGKILL to exactly that process, and see it end. Never raises; a protected one is REFUSED."""
+        watch = Stopwatch(Step.KILL_PROCESS, command.workload)
+        try:
+            self._protected.check_process(command.pid)
+            with pidfd.process(command.pid, command.start_ticks) as fd:
+                pidfd.send(fd, signal.SIGKILL)
+                if not await pidfd.wait_exit(fd, EXIT_S):
+                    raise StepFailed(f"process {command.pid} lives {EXIT_S:g} s after SIGKILL", {"exited": 0})
+        except errors.Protected as e:
+            return watch.receipt(Outcome.REFUSED, {"pid": command.pid}, str(e))
+        except Gone:
+            return watch.receipt(Outcome.DONE, {"pid": command.pid, "exited": 1, "already": 1})
+        except Exception as e:
+            return _failed(watch, e)
+        return watch.receipt(Outcome.DONE, {"pid": command.pid, "exited": 1})
+
+    # --- level-triggered ----------------------------------------------------------------------------------------------
+
+    def observe(self, workload: WorkloadRef) -> Containment:
+        """What the kernel says now. Raises Gone when the cgroup was removed."""
+        events = cgroupfs.events(workload.directory())
+        try:
+            pinned = self._plane.containment(workload.id)
+        except Gone:
+            pinned = FREE  # not watched: nothing drops its packets
+        return Containment(pinned.severed, events.frozen, pinned.terminated and not events.populated)
+
+    async def reconcile(self, desired: Mapping[int, Containment]) -> list[Receipt]:
+        """Repair what is less contained than desired (cgroup id → containment); the receipts of the repairs.
+
+        Workloads with an order under way are left to it. When a release comes in while this runs it stops: what was desired
+        when we were called is not what is desired any more. What is gone needs no repair.
+        """
+        releases = self._lanes.releases
+        receipts: list[Receipt] = []
+        for cgroup, wanted in desired.items():
+            if self._lanes.releases != releases:
+                break  # what is still desired comes with the next call
+            if self._lanes.busy(cgroup):
+                continue
+            try:
+                missing = self._missing(cgroup, wanted)
+            except Gone:
+                continue
+            except KernelError as e:
+                log.error("cgroup id %d cannot be observed: %s", cgroup, e)
+                continue
+            if missing != FREE:
+                path = cgroupfs.path_of(cgroup)
+                order = self._begin(WorkloadRef(cgroup, path, path.name), missing, _ignore)
+                order.task = asyncio.create_task(self._carry_out(order, capture=False, incident="", hot=()))
+                await asyncio.shield(order.task)
+                receipts += order.receipts
+        return receipts
+
+    def _missing(self, cgroup: int, wanted: Containment) -> Containment:
+        path = cgroupfs.path_of(cgroup)
+        events = cgroupfs.events(path)
+        now = self.observe(WorkloadRef(cgroup, path, path.name))
+        return Containment(
+            wanted.severed and not now.severed,
+            wanted.frozen and not now.frozen,
+            wanted.terminated and events.populated,
+        )
+
+
+def _failed(watch: Stopwatch, error: Exception) -> Receipt:
+    if not isinstance(error, (StepFailed, KillswitchError, OSError)):
+        log.exception("a step failed in a way nobody foresaw", exc_info=error)
+    proof = error.proof if isinstance(error, StepFailed) else {}
+    return watch.receipt(Outcome.FAILED, proof, str(error) or type(error).__name__)
