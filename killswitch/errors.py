@@ -9,6 +9,9 @@
      ├── TargetError          no such workload, cgroup or process; or more than one
      ├── Protected            the target must never be contained (pid 1, the daemon, the operators' way in)
      ├── LedgerError          the ledger cannot be read or written
+     ├── RequestError         a request to the daemon is wrong in itself: which field, and what it must be
+     ├── Denied               this role, or this user, may not do that
+     ├── TimedOut             no answer in time; what was ordered goes on
      └── Unreachable          the daemon does not answer
 
 A message names the place, the cause and the mend, in that order.
@@ -80,4 +83,16 @@ class LedgerError(KillswitchError):
 
 
 class Unreachable(KillswitchError):
+    pass
+
+
+class RequestError(KillswitchError):
+    pass
+
+
+class Denied(KillswitchError):
+    pass
+
+
+class TimedOut(KillswitchError):
     pass

@@ -1,0 +1,1 @@
+"""The command ``killswitch``. It reaches the daemon through ``killswitch.control.client`` alone."""

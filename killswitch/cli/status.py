@@ -1,0 +1,122 @@
+"""``status``, ``doctor``, ``verify-log``: how the daemon, the kernel and the audit are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from killswitch.cli import human
+from killswitch.cli.exits import Exit, complain
+from killswitch.cli.output import emit, output_option
+from killswitch.cli.session import Session, command
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from killswitch.control.service import CapabilityInfo, Health, Status
+
+
+@click.command()
+@output_option
+@command
+def status(session: Session, output: str) -> None:
+    """How the daemon is: armed, what it watches, what it has lost.
+
+    Exit status 0 says that the daemon answers, not that all is well: ask 'killswitch doctor' for that.
+    """
+    with session.client() as client:
+        now = client.status()
+    emit(now, output, lambda: show_status(now, time.time()))
+
+
+@click.command()
+@output_option
+@command
+def doctor(session: Session, output: str) -> Exit:
+    """What this kernel can and cannot enforce, and whether every part of the daemon works.
+
+    Each capability was tried, not looked up. Exit status 1 when a part of the daemon is not well.
+    """
+    with session.client() as client:
+        now, able = client.status(), client.capabilities()
+    emit({"capabilities": able, "health": now.health}, output, lambda: show_doctor(now.health, able))
+    ill = [h.part for h in now.health if not h.ok]
+    if ill:
+        complain(f"not well: {', '.join(ill)}")
+    return Exit.FAILED if ill else Exit.DONE
+
+
+@click.command("verify-log")
+@output_option
+@command
+def verify_log(session: Session, output: str) -> Exit:
+    """Check the audit's hash chain: that no line of it was changed, taken out or put in."""
+    with session.client() as client:
+        whole, detail = client.verify_log()
+
+    def table() -> None:
+        from killswitch.cli.screen import said, show
+
+        if whole:
+            show(said("The audit is whole", "green"), *([said(detail)] if detail else []))
+
+    emit({"ok": whole, "detail": detail}, output, table)
+    if not whole:
+        complain(f"the audit is broken: {detail}")
+    return Exit.DONE if whole else Exit.FAILED
+
+
+def show_status(now: Status, unix: float) -> None:
+    """The daemon's state on one screen."""
+    from rich.text import Text
+
+    from killswitch.cli.screen import facts, said, show
+
+    ill = [h for h in now.health if not h.ok]
+    state = Text("armed, but not well", "bold yellow") if ill else Text("armed", "bold green")
+    show(Text("killswitch ", "bold").append(now.version).append(" is ", "not bold").append_text(state))
+    watched = Text(f"{now.workloads} watched, ")
+    watched.append(f"{now.contained} contained", "bold red" if now.contained else "")
+    lost = sum(now.lost.values())
+    by = ", ".join(f"{reason} {human.number(n)}" for reason, n in sorted(now.lost.items()) if n)
+    seen = Text(f"{human.number(now.events)} seen, ")
+    seen.append(f"{human.number(lost)} lost" + (f" ({by})" if by else ""), "bold yellow" if lost else "")
+    pairs: list[tuple[str, str | Text]] = [
+        ("workloads", watched),
+        ("incidents", Text(f"{now.open_incidents} open", "bold red" if now.open_incidents else "")),
+        ("events", seen),
+        ("policies", said(", ".join(now.policies) or "none: nothing is judged; put one into /etc/killswitch/policies")),
+        (
+            "daemon",
+            f"pid {now.pid}, up {human.age(now.started_unix, unix)}, armed in {now.armed_ms:.0f} ms"
+            f"{' (took over what was in force)' if now.adopted else ''}, {human.size(now.resident_bytes)} resident",
+        ),
+    ]
+    pairs += [("health", said(f"{h.part}: {h.detail or 'not well'}", "bold yellow")) for h in ill]
+    if not ill:
+        pairs.append(("health", said(", ".join(h.part for h in now.health) + " ok" if now.health else "ok", "green")))
+    show(facts(pairs))
+
+
+def show_doctor(health: Sequence[Health], able: Sequence[CapabilityInfo]) -> None:
+    """Two tables: the parts of the daemon, and what the kernel can do."""
+    from rich.text import Text
+
+    from killswitch.cli.screen import Grid, heading, said, show
+
+    parts = Grid([("PART", 0), ("STATE", 0), ("DETAIL", 0, 24)])
+    for h in health:
+        parts.add(said(h.part), Text("ok", "green") if h.ok else Text("not well", "bold red"), said(h.detail or "-"))
+    kernel = Grid([("CAPABILITY", 0), ("HERE", 0), ("MAKES GOOD", 1, 16), ("WHY NOT", 0, 24)])
+    for c in sorted(able, key=lambda c: not c.available):
+        here = Text("yes", "green") if c.available else Text("no", "yellow")
+        kernel.add(said(c.name), here, said(c.promise or "-"), said("-" if c.available else c.reason))
+    missing = sum(not c.available for c in able)
+    verdict = f"{missing} of {len(able)} capabilities are not offered here" if missing else "everything is offered here"
+    out: list[RenderableType] = []
+    if health:
+        out += [heading("The daemon"), parts, ""]
+    show(*out, heading("This kernel: " + verdict), kernel)

@@ -1,0 +1,331 @@
+"""What the daemon knows and holds, and the few acts that everything else is made of: watch, unwatch, contain, release."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from killswitch.commands import FREE, Containment, KillProcess, Outcome, Receipt, Step
+from killswitch.config import Config
+from killswitch.contain.model import WorkloadRef
+from killswitch.contain.protected import Protected as ProtectedProcesses
+from killswitch.contain.switch import Switch
+from killswitch.control.service import StreamItem
+from killswitch.daemon.incidents import Incident, Incidents
+from killswitch.daemon.log import fields
+from killswitch.daemon.records import Records
+from killswitch.daemon.streams import Streams
+from killswitch.daemon.workloads import Absent, Workload, Workloads
+from killswitch.engine import Engine
+from killswitch.errors import Gone
+from killswitch.events import Event, Released, WorkloadAdded, WorkloadRemoved
+from killswitch.kernel import cgroupfs
+from killswitch.kernel.dataplane import DataPlane
+from killswitch.policy.compiled import Compiled
+
+log = logging.getLogger("killswitch")
+
+
+class Core:
+    """One daemon's state. All of it is touched by the event loop's thread alone."""
+
+    def __init__(
+        self,
+        config: Config,
+        mount: Path,
+        plane: DataPlane,
+        records: Records,
+        switch: Switch,
+        guard: ProtectedProcesses,
+    ) -> None:
+        self.config = config
+        self.mount = mount
+        self.plane = plane
+        self.records = records
+        self.switch = switch
+        self.guard = guard
+        self.workloads = Workloads()
+        self.incidents = Incidents()
+        self.streams = Streams()
+        self.lost: Counter[str] = Counter()
+        self.stuck: dict[str, str] = {}  # part -> why, as the watchdog last saw it
+        self.compiled: Compiled | None = None
+        self.engine: Engine | None = None
+        self.policy_problem = ""  # why the last reload was refused, "" = it was not
+        self.fatal = False
+        self.on_fatal: Callable[[], None] = lambda: None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # --- tasks ---
+
+    def spawn(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
+        """Run beside everything else; what it raises is logged, never lost."""
+        task = asyncio.get_running_loop().create_task(work, name=what)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("%s failed: %s", task.get_name(), error, exc_info=error)
+
+    async def settle(self, seconds: float) -> None:
+        """Wait for what runs: a containment that has begun is finished before the daemon stops."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
+
+    def essential(self, task: asyncio.Task[Any]) -> None:
+        """Without this task the daemon is worse than none: when it fails, end, so that the service manager restarts us."""
+
+        def ended(done: asyncio.Task[Any]) -> None:
+            if not done.cancelled() and done.exception():
+                log.critical("%s has failed; ending, containment stays in force", done.get_name())
+                self.fatal = True
+                self.on_fatal()
+
+        task.add_done_callback(ended)
+
+    def report_stuck(self, stuck: Mapping[str, str]) -> None:
+        self.stuck = dict(stuck)
+
+    # --- the engine ---
+
+    def tell(self, event: Event) -> None:
+        """Hand an event of our own making to the engine (and to who follows). Set by the reactor."""
+        raise RuntimeError("no reactor yet")
+
+    # --- workloads ---
+
+    def path_of(self, cgroup: str) -> Path:
+        return self.mount / cgroup.lstrip("/")
+
+    def ref(self, w: Workload) -> WorkloadRef:
+        return WorkloadRef(w.id, self.path_of(w.cgroup), w.name)
+
+    def policies_for(self, cgroup: str) -> tuple[int, ...]:
+        return tuple(self.compiled.policies_for(cgroup)) if self.compiled else ()
+
+    def watch(self, cgroup: str, *, name: str = "", explicit: bool = False) -> Workload:
+        """Watch an existing cgroup; known already: bring it up to date. Raises Gone, KernelError."""
+        path = self.path_of(cgroup)
+        number = cgroupfs.cgroup_id(path)
+        known = self.workloads.get(number)
+        absent = self.workloads.absent.get(cgroup)
+        if absent:
+            name, explicit = name or absent.name, explicit or absent.explicit
+        policies = self.policies_for(cgroup)
+        self.plane.watch(number, path, sum(1 << p for p in policies))
+        w = self.workloads.add(number, cgroup, policies, name=name, explicit=explicit)
+        if known is None:
+            self.tell(WorkloadAdded(time.monotonic_ns(), number, w.name, cgroup, policies))
+            log.info("watching %s", fields(workload=w.name, cgroup=cgroup, id=number, policies=self.names_of(policies)))
+            if explicit and not policies:
+                log.warning(
+                    "no policy's workloads match %s: it is counted and can be contained, but not judged", cgroup
+                )
+        self.records.workload(w)
+        if absent:
+            self._contain_again(w, absent)
+        return w
+
+    def _contain_again(self, w: Workload, absent: Absent) -> None:
+        del self.workloads.absent[absent.cgroup]
+        w.incident = absent.incident
+        log.warning(
+            "%s is back and is contained again", fields(workload=w.name, cgroup=w.cgroup, desired=absent.desired)
+        )
+        self.spawn(self.contain(w, absent.desired, capture=False, reason="its cgroup came back"), f"contain {w.name}")
+
+    def names_of(self, policies: Sequence[int]) -> str:
+        return ",".join(self.compiled.policies[p].name for p in policies) if self.compiled else ""
+
+    def gone(self, workload: int) -> None:
+        """The workload's cgroup was removed: off the list; its incident and what was wanted of it are kept."""
+        w = self.workloads.remove(workload)
+        if w is None:
+            return
+        self.plane.unwatch(workload)
+        # What was terminated has ended, which is what was wanted; what was cut off is cut off again if it comes back.
+        lasting = Containment(w.desired.severed, w.desired.frozen)
+        if lasting != FREE:
+            absent = self.workloads.absent[w.cgroup] = Absent(w.name, w.cgroup, lasting, w.incident, w.explicit)
+            self.records.absent(absent, "its cgroup was removed")
+        elif w.desired != FREE:
+            w.desired = FREE
+            self.records.desired(w, "terminated, and its cgroup was removed")
+        if lasting == FREE and (incident := self.incidents.get(w.incident)):
+            self._close(incident)  # nobody could release it any more
+        self.records.workload_gone(w.cgroup, "its cgroup was removed")
+        self.tell(WorkloadRemoved(time.monotonic_ns(), workload))
+        log.info("gone %s", fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, incident=w.incident))
+
+    def forget_absent(self, absent: Absent, reason: str) -> None:
+        """Release what is not there any more: what comes back at its path will be free."""
+        del self.workloads.absent[absent.cgroup]
+        self.records.absent(replace(absent, desired=FREE), reason)
+        if incident := self.incidents.get(absent.incident):
+            self._close(incident)
+
+    def check_protected(self, cgroup: str) -> None:
+        """Raises Protected when the cgroup holds what must never be contained."""
+        self.guard.check_cgroup(self.path_of(cgroup))
+
+    def unwatch(self, w: Workload) -> None:
+        self.plane.unwatch(w.id)
+        self.workloads.remove(w.id)
+        self.records.workload_gone(w.cgroup, "unwatched")
+        self.tell(WorkloadRemoved(time.monotonic_ns(), w.id))
+        log.info("unwatched %s", fields(workload=w.name, cgroup=w.cgroup))
+
+    # --- incidents ---
+
+    def incident_of(self, w: Workload, reason: str) -> Incident:
+        """The workload's open incident; opened when there is none, by the engine, which numbers them all."""
+        number = self.engine.open_incident(w.id) if self.engine else w.incident
+        known = self.incidents.get(number or w.incident)
+        if known and not known.closed_unix:
+            return known
+        new = Incident(number, w.id, w.name, w.cgroup, reason)
+        w.incident = new.id
+        if number:
+            self.incidents.add(new)
+            self.records.incident(new)
+            log.warning("incident opened %s", fields(incident=new.id, workload=w.name, reason=reason))
+        return new
+
+    # --- containment ---
+
+    async def contain(
+        self,
+        w: Workload,
+        desired: Containment,
+        *,
+        capture: bool,
+        reason: str,
+        wait_for_capture: bool = False,
+        hot: tuple[tuple[int, int, int], ...] = (),
+    ) -> list[Receipt]:
+        """Bring a workload to at least ``desired``. A step that failed raises nothing: its receipt says so.
+
+        Comes back when it is severed, frozen and its sockets are destroyed; evidence is captured behind, unless it is waited
+        for. What is to be terminated is terminated only after its evidence is kept, so that is always waited for. Raises
+        Protected before anything is done, when the workload holds what must never be contained.
+        """
+        self.guard.check_cgroup(self.path_of(w.cgroup), fresh=False)
+        incident = self.incident_of(w, reason)
+        w.desired |= desired
+        incident.containment |= desired
+        if self.engine:
+            self.engine.adopt(w.id, w.desired, incident=incident.id, captured=capture)
+        self.records.desired(w, reason)
+        receipts = await self.switch.contain(
+            self.ref(w),
+            w.desired,
+            capture=capture,
+            incident=incident.id,
+            on_receipt=lambda r: self.receipt(r, w, incident),
+            hot=hot,
+            wait_for_capture=wait_for_capture,
+        )
+        self.records.incident(incident)
+        return receipts
+
+    def take_up_incidents(self, kept: Sequence[Incident]) -> None:
+        """Go on with the incidents that were open when the last daemon ended, and tell the engine, which is new, of what is
+        contained. Every contained workload has an incident, also when the ledger was lost."""
+        assert self.engine
+        present = {w.cgroup: w for w in self.workloads}
+        for incident in kept:
+            self.incidents.add(incident)
+            w = present.get(incident.cgroup)
+            if w and w.incident in ("", incident.id):
+                w.incident, incident.workload = incident.id, w.id
+            elif incident.cgroup not in self.workloads.absent:
+                self._close(incident)
+        for w in self.workloads:
+            if w.incident or w.desired != FREE:
+                self.engine.adopt(w.id, w.desired, incident=w.incident, captured=w.desired != FREE)
+                incident = self.incident_of(w, "found contained when the daemon started")
+                incident.containment |= w.desired
+                self.records.incident(incident)
+            if w.desired != FREE:
+                self.records.desired(w, "found contained when the daemon started")
+
+    async def kill_process(self, w: Workload, command: KillProcess) -> None:
+        incident = self.incident_of(w, command.reason)
+        self.receipt(await self.switch.kill_process(command), w, incident)
+
+    async def reconcile(self) -> None:
+        """Compare what is wanted with what is, repair, and tell of it. A cgroup that went away unseen is found out here."""
+        for w in self.workloads:
+            if not self.path_of(w.cgroup).is_dir():
+                self.gone(w.id)
+        desired = {w.id: w.desired for w in self.workloads if w.desired != FREE}
+        if not desired:
+            return
+        for receipt in await self.switch.reconcile(desired):
+            if repaired := self.workloads.get(receipt.workload):
+                log.warning(
+                    "containment had slipped and was repaired %s", fields(workload=repaired.name, step=receipt.step)
+                )
+                self.receipt(receipt, repaired, self.incidents.get(repaired.incident))
+
+    async def release(self, w: Workload, stage: str, reason: str) -> list[Receipt]:
+        incident = self.incidents.get(w.incident)
+        receipts = await self.switch.release(self.ref(w), stage, on_receipt=lambda r: self.receipt(r, w, incident))
+        w.desired = self.plane.containment(w.id)
+        self.records.desired(w, reason)
+        if w.desired == FREE and all(r.outcome is Outcome.DONE for r in receipts):
+            self.close_incident(w)
+        return receipts
+
+    def close_incident(self, w: Workload) -> None:
+        incident = self.incidents.get(w.incident)
+        w.incident = ""
+        if incident:
+            self._close(incident)
+        self.tell(Released(time.monotonic_ns(), w.id))
+
+    def _close(self, incident: Incident) -> None:
+        if not incident.closed_unix:
+            incident.closed_unix = time.time()
+            self.records.incident(incident)
+            log.warning("incident closed %s", fields(incident=incident.id, workload=incident.workload_name))
+
+    def receipt(self, receipt: Receipt, w: Workload, incident: Incident | None) -> None:
+        """Every receipt goes to the incident, the ledger, the log and who follows."""
+        incident_id = incident.id if incident else ""
+        if incident:
+            incident.add_receipt(receipt)
+            if receipt.step is Step.CAPTURE and receipt.outcome is Outcome.DONE:
+                incident.evidence = str(self.config.evidence_dir / incident.id)
+                self.records.incident(incident)
+        self.records.receipt(receipt, incident_id)
+        self.streams.publish(StreamItem(receipt=receipt, incident=incident_id, workload_name=w.name), w.id)
+        log.log(
+            logging.INFO if receipt.outcome is Outcome.DONE else logging.ERROR,
+            "receipt %s",
+            fields(
+                step=receipt.step,
+                outcome=receipt.outcome,
+                workload=w.name,
+                incident=incident_id,
+                ms=f"{(receipt.finished_ns - receipt.started_ns) / 1e6:.2f}",
+                **{str(k): v for k, v in receipt.proof.items()},
+                error=receipt.error,
+            ),
+        )
+
+    def observed(self, w: Workload) -> Containment:
+        """What the kernel says now; what is gone is terminated."""
+        try:
+            return self.switch.observe(self.ref(w))
+        except Gone:
+            return Containment(terminated=True)

@@ -1,0 +1,81 @@
+"""Moves events from the data plane's rings into the daemon, in bounded bites.
+
+An order never waits long behind a flood of events: a bite ends after ``BITE_NS`` or when the rings are empty, and
+between two bites the loop serves everybody else. Rings that do not wake us for each event (flows, forks) are looked
+at by a timer, which is slow while nothing happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from killswitch.events import Event
+
+BATCH = 64  # events a call into the data plane
+BITE_NS = 2_000_000
+LAZY_BUSY = 0.025  # seconds between two looks at rings that do not wake us
+LAZY_IDLE = 0.25
+
+log = logging.getLogger("killswitch.pump")
+
+
+class Source(Protocol):
+    def fileno(self) -> int: ...
+    def drain(self, limit: int) -> list[Event]: ...
+
+
+class Pump:
+    def __init__(self, source: Source, handle: Callable[[Event], None]) -> None:
+        self._source = source
+        self._handle = handle
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._again: asyncio.Handle | None = None
+        self._idle_looks = 0
+        self.events = 0
+        self.failures = 0
+        self.last_ns = time.monotonic_ns()  # when the rings were last looked at: the watchdog's proof
+
+    def start(self) -> None:
+        self._loop.add_reader(self._source.fileno(), self._bite)
+        self._look()
+
+    def stop(self) -> None:
+        self._loop.remove_reader(self._source.fileno())
+        for handle in (self._timer, self._again):
+            if handle:
+                handle.cancel()
+        self._timer = self._again = None
+
+    def _look(self) -> None:
+        before = self.events
+        self._bite()
+        self._idle_looks = 0 if self.events != before else self._idle_looks + 1
+        self._timer = self._loop.call_later(LAZY_BUSY if self._idle_looks < 8 else LAZY_IDLE, self._look)
+
+    def _bite(self) -> None:
+        end = time.monotonic_ns() + BITE_NS
+        full = False
+        while True:
+            batch = self._source.drain(BATCH)
+            for event in batch:
+                self.events += 1
+                try:
+                    self._handle(event)
+                except Exception:  # one event that we cannot digest must not blind us to the next
+                    self.failures += 1
+                    log.exception("event not handled: %s", type(event).__name__)
+            full = len(batch) >= BATCH
+            self.last_ns = time.monotonic_ns()
+            if not full or self.last_ns >= end:
+                break
+        if full and self._again is None:  # there is more; let the others run first
+            self._again = self._loop.call_soon(self._more)
+
+    def _more(self) -> None:
+        self._again = None
+        self._bite()

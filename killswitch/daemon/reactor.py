@@ -1,0 +1,229 @@
+"""Events in, through the engine, and its commands carried out. Nothing here waits: what takes time is a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+
+from killswitch.commands import (
+    BIT_TRUNCATED,
+    Command,
+    Contain,
+    KillProcess,
+    Level,
+    Outcome,
+    ReadCode,
+    Receipt,
+    RecordFinding,
+    Step,
+)
+from killswitch.control.service import StreamItem
+from killswitch.daemon.core import Core
+from killswitch.daemon.log import fields
+from killswitch.daemon.survey import running
+from killswitch.daemon.workloads import Workload
+from killswitch.errors import Gone, KernelError, Protected
+from killswitch.events import (
+    CgroupCreated,
+    CgroupRemoved,
+    Event,
+    Exec,
+    Lost,
+    Tick,
+    WorkloadAdded,
+    WorkloadRemoved,
+)
+from killswitch.kernel import procfs
+
+log = logging.getLogger("killswitch.reactor")
+
+_LOUD = (Level.HIGH, Level.CRITICAL)
+MAX_REREADS = 64  # long command lines that are read at the same time
+
+
+class Reactor:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._rereading = 0
+        self._surveying = False
+        self._surveyed: set[int] = set()  # workloads whose processes were judged when they were first watched
+        core.tell = self.handle  # type: ignore[method-assign]  # the one knot between state and reaction
+
+    def handle(self, event: Event) -> None:
+        """One event, from the data plane or of our own making."""
+        core = self._core
+        if core.streams and type(event) is not Tick:
+            core.streams.event(event, core.workloads.name(getattr(event, "workload", 0)))
+        if isinstance(event, Exec) and event.truncated and self._wants_whole(event):
+            self._rereading += 1
+            core.spawn(self._judge_whole(event), f"read the command line of process {event.pid}")
+            return
+        self._judge(event)
+        if isinstance(event, CgroupCreated):
+            self.discover(event.path)
+        elif isinstance(event, WorkloadAdded):
+            if self._surveying and (w := core.workloads.get(event.workload)):
+                self._judge_running(w)
+        elif isinstance(event, WorkloadRemoved):
+            self._surveyed.discard(event.workload)
+        elif isinstance(event, CgroupRemoved):
+            core.gone(event.cgroup_id)
+        elif isinstance(event, Lost):
+            self._count_lost(event)
+
+    def judge_running(self) -> None:
+        """Judge what runs in every workload, and from now on what runs in one when it is first watched."""
+        self._surveying = True
+        for w in self._core.workloads:
+            self._judge_running(w)
+
+    def _judge_running(self, w: Workload) -> None:
+        if w.id not in self._surveyed:
+            self._surveyed.add(w.id)
+            for event in running(self._core, w):
+                self._judge(event)
+
+    def _wants_whole(self, event: Exec) -> bool:
+        w, compiled = self._core.workloads.get(event.workload), self._core.compiled
+        return bool(w and compiled and self._rereading < MAX_REREADS and compiled.wants_full_argv(event, w.mask))
+
+    def _judge(self, event: Event) -> None:
+        engine = self._core.engine
+        if engine is None:
+            return
+        for command in engine.handle(event):
+            self.carry_out(command)
+
+    # --- commands ---
+
+    def carry_out(self, command: Command) -> None:
+        core = self._core
+        if isinstance(command, RecordFinding):
+            self._record(command)
+            return
+        w = core.workloads.get(command.workload)
+        if w is None:
+            log.warning("%s came to nothing: its workload is gone", type(command).__name__)
+            return
+        if isinstance(command, Contain):
+            core.spawn(self._contain(w, command), f"contain {w.name}")
+        elif isinstance(command, KillProcess):
+            core.spawn(core.kill_process(w, command), f"kill process {command.pid}")
+        else:
+            core.spawn(self._read_code(command), f"read the code of process {command.pid}")
+
+    def _record(self, command: RecordFinding) -> None:
+        core, finding = self._core, command.finding
+        w = core.workloads.get(finding.workload)
+        if w and command.incident:
+            incident = core.incident_of(w, f"{finding.policy}/{finding.rule}: {finding.summary}")
+            incident.add(finding)
+        core.records.finding(finding, command.incident)
+        name = w.name if w else ""
+        core.streams.publish(
+            StreamItem(finding=finding, incident=command.incident, workload_name=name), finding.workload
+        )
+        log.log(
+            logging.WARNING if finding.level in _LOUD else logging.INFO,
+            "finding %s",
+            fields(
+                rule=finding.rule,
+                policy=finding.policy,
+                level=finding.level,
+                mode=finding.mode,
+                workload=name,
+                incident=command.incident,
+                pid=finding.pid,
+                done_in_kernel=",".join(finding.done_in_kernel),
+                verdict_us=f"{finding.verdict_ns / 1e3:.1f}" if finding.verdict_ns else "",
+                summary=finding.summary,
+            ),
+        )
+
+    # --- what takes time ---
+
+    async def _contain(self, w: Workload, command: Contain) -> None:
+        core, started = self._core, time.monotonic_ns()
+        try:
+            await core.contain(w, command.desired, capture=command.capture, reason=command.reason, hot=command.hot)
+        except Protected as e:  # a rule must not do what an operator may not; but it must not go unsaid either
+            step = Step.SEVER if command.desired.severed else Step.FREEZE
+            refused = Receipt(step, Outcome.REFUSED, w.id, started, time.monotonic_ns(), {}, str(e))
+            core.receipt(refused, w, core.incidents.get(command.incident))
+
+    async def _judge_whole(self, event: Exec) -> None:
+        """A command line longer than the kernel's window is judged in full: padding must hide nothing."""
+        try:
+            compiled = self._core.compiled
+            try:
+                raw = await asyncio.to_thread(_command_line, event)
+            except Gone:
+                log.info("command line not read whole: process %d has ended; judged by its first bytes", event.pid)
+            else:
+                # What the kernel read before the first instruction stays as it was: the process may have overwritten it.
+                argv = event.argv + raw[len(event.argv) :]
+                event = replace(event, argv=argv, argv_total=len(argv))
+                if compiled:  # the automata walk it in a thread: it may be megabytes long
+                    predicates = await asyncio.to_thread(compiled.predicates, event) | 1 << BIT_TRUNCATED
+                    event = replace(event, predicates=predicates, generation=compiled.generation)
+        except KernelError as e:
+            log.warning("command line of process %d not read whole: %s", event.pid, e)
+        finally:
+            self._rereading -= 1
+        self._judge(event)
+
+    async def _read_code(self, command: ReadCode) -> None:
+        try:
+            code = await asyncio.to_thread(
+                procfs.read_code, command.workload, command.pid, command.start_ticks, command.hot
+            )
+        except KernelError as e:
+            log.debug("code of process %d not read: %s", command.pid, e)
+            return
+        self.handle(code)
+
+    # --- time ---
+
+    def tick(self) -> None:
+        """Once a second: time for the engine, what was lost, how CPUs were used."""
+        core = self._core
+        now = time.monotonic_ns()
+        for lost in core.plane.losses():
+            self.handle(lost)
+        for cpu in core.plane.cpu_window():
+            self.handle(cpu)
+        self.handle(Tick(now))
+
+    def _count_lost(self, event: Lost) -> None:
+        core = self._core
+        core.lost[event.reason] += event.count
+        w = core.workloads.get(event.workload)
+        if w:
+            w.lost += event.count
+        log.warning(
+            "events lost %s", fields(reason=event.reason, count=event.count, workload=w.name if w else event.workload)
+        )
+
+    # --- cgroups ---
+
+    def discover(self, cgroup: str) -> None:
+        """A cgroup is there: watch it when a policy says so, or when it was contained as it went away."""
+        core = self._core
+        wanted = core.compiled.root_of(cgroup) if core.compiled else None
+        if wanted == cgroup or cgroup in core.workloads.absent:
+            try:
+                core.watch(cgroup)
+            except Gone:
+                pass  # removed again before we came to it
+            except KernelError as e:
+                log.error("not watched %s", fields(cgroup=cgroup, error=e))
+
+
+def _command_line(event: Exec) -> bytes:
+    """The whole of it, as it is now: a process that has executed something else since is Gone."""
+    raw = procfs.read_bytes(event.pid, "cmdline")
+    if not procfs.same(event.pid, event.start_ticks):
+        raise Gone(f"process {event.pid}", 3, "it has ended")
+    return raw

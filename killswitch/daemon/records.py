@@ -1,0 +1,189 @@
+"""What the daemon knows, as the ledger keeps it. Nothing here blocks or raises but what is marked ``async``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from killswitch.commands import FREE, Containment, Finding, Level, Receipt
+from killswitch.control.service import IncidentInfo, Order
+from killswitch.daemon.incidents import Incident, Incidents
+from killswitch.daemon.workloads import Absent, Workload
+from killswitch.errors import LedgerError
+from killswitch.events import boot_id
+from killswitch.ledger import Desired, IncidentRecord, Ledger, LedgerHealth, OrderRecord, WorkloadRecord
+from killswitch.ledger import Incident as KeptIncident
+
+log = logging.getLogger("killswitch.records")
+
+FLUSH = 5.0  # seconds that a stop waits for the disk
+
+
+@dataclass(frozen=True, slots=True)
+class KnownWorkload:
+    """What the ledger tells of one cgroup path: that it was watched, how it is to be contained, or both."""
+
+    cgroup: str
+    id: int
+    boot_id: str
+    name: str
+    explicit: bool
+    since_unix: float
+    desired: Containment
+    incident: str
+
+
+class Records:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._orders: dict[str, OrderRecord] = {}  # that are being carried out
+
+    # --- writing ---
+
+    def workload(self, w: Workload, policies: Sequence[str] = ()) -> None:
+        self._ledger.put_workload(
+            WorkloadRecord(w.cgroup, w.id, boot_id(), w.name, tuple(policies), w.explicit, w.since_unix)
+        )
+
+    def workload_gone(self, cgroup: str, reason: str) -> None:
+        self._ledger.forget_workload(cgroup, reason)
+
+    def desired(self, w: Workload, reason: str) -> None:
+        self._desired(w.cgroup, w.id, w.name, w.desired, w.incident, reason)
+
+    def absent(self, absent: Absent, reason: str) -> None:
+        """What is wanted of a workload that is gone; ``absent.desired`` free forgets it."""
+        self._desired(absent.cgroup, 0, absent.name, absent.desired, absent.incident, reason)
+
+    def _desired(self, cgroup: str, number: int, name: str, desired: Containment, incident: str, reason: str) -> None:
+        self._ledger.put_desired(Desired(cgroup, number, boot_id(), name, desired, incident, reason, time.time()))
+
+    def incident(self, i: Incident) -> None:
+        self._ledger.put_incident(
+            IncidentRecord(
+                id=i.id,
+                workload=i.workload,
+                workload_name=i.workload_name,
+                cgroup=i.cgroup,
+                opened_unix=i.opened_unix,
+                closed_unix=i.closed_unix,
+                reason=i.reason,
+                level=str(i.level or ""),
+                containment=i.containment,
+                evidence=i.evidence,
+                boot_id=boot_id(),
+            )
+        )
+
+    def finding(self, finding: Finding, incident: str) -> None:
+        self._ledger.put_finding(incident, finding)
+
+    def receipt(self, receipt: Receipt, incident: str) -> None:
+        self._ledger.put_receipt(incident, receipt)
+
+    def order(self, order_id: str, verb: str, order: Order, w: Workload | None, incident: str) -> None:
+        record = OrderRecord(
+            order_id,
+            order.request_id,
+            verb,
+            order.target,
+            order.reason,
+            order.role,
+            time.time(),
+            w.id if w else 0,
+            incident,
+        )
+        self._orders[order_id] = record
+        self._ledger.put_order(record)
+
+    def order_done(self, order_id: str, outcome: str, error: str = "") -> None:
+        """``outcome``: complete, partial or failed."""
+        self._ledger.put_order(replace(self._orders.pop(order_id), outcome=outcome, error=error))
+
+    def note(self, what: str, **detail: str | int | float | bool) -> None:
+        self._ledger.note(what, detail)
+
+    # --- reading ---
+
+    def known_workloads(self) -> list[KnownWorkload]:
+        watched, desired = self._ledger.workloads(), self._ledger.desired()
+        found = []
+        for cgroup in watched.keys() | desired.keys():
+            w, d = watched.get(cgroup), desired.get(cgroup)
+            source = w or d
+            assert source is not None
+            found.append(
+                KnownWorkload(
+                    cgroup=cgroup,
+                    id=source.cgroup_id,
+                    boot_id=source.boot_id,
+                    name=source.name,
+                    explicit=bool(w and w.explicit),
+                    since_unix=w.since_unix if w else 0.0,
+                    desired=d.containment if d else FREE,
+                    incident=d.incident if d else "",
+                )
+            )
+        return found
+
+    def next_incident(self, evidence_dir: Path) -> int:
+        """A number that no incident has had. A lost ledger forgets them, but evidence of theirs may still lie there."""
+        kept = (p.name.removeprefix("inc-") for p in evidence_dir.glob("inc-*"))
+        return max(self._ledger.next_incident(), *(int(n) + 1 for n in kept if n.isdecimal()), 1)
+
+    def open_incidents(self) -> list[Incident]:
+        """Oldest first. A ledger that cannot be read has none to tell of, and says so in the log."""
+        try:
+            return [_live(kept) for kept in reversed(self._ledger.incidents(open_only=True, limit=0))]
+        except LedgerError as e:
+            log.error("open incidents not read: %s", e)
+            return []
+
+    async def incidents(self, live: Incidents, *, open_only: bool, limit: int) -> list[IncidentInfo]:
+        """Newest first: what is in memory is the present, the ledger has the rest. Raises LedgerError."""
+        found = {i.id: i.info() for i in live.newest() if not (open_only and i.closed_unix)}
+        if not open_only and len(found) < limit:
+            for kept in await asyncio.to_thread(self._ledger.incidents, open_only=False, limit=limit):
+                found.setdefault(kept.record.id, _live(kept).info())
+        return sorted(found.values(), key=lambda i: i.opened_unix, reverse=True)[:limit]
+
+    async def incident_of(self, incident: str) -> IncidentInfo | None:
+        """Raises LedgerError."""
+        kept = await asyncio.to_thread(self._ledger.incident, incident)
+        return _live(kept).info() if kept else None
+
+    async def verify(self) -> tuple[bool, str]:
+        await asyncio.to_thread(self._ledger.flush, FLUSH)
+        return await asyncio.to_thread(self._ledger.verify)
+
+    def health(self) -> LedgerHealth:
+        return self._ledger.health()
+
+    async def alive(self) -> bool:
+        """Whether the writer's thread answers. A disk that is full makes the ledger unhealthy, but not stuck."""
+        return await asyncio.to_thread(self._ledger.alive, FLUSH)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._ledger.close, FLUSH)
+
+
+def _live(kept: KeptIncident) -> Incident:
+    r = kept.record
+    return Incident(
+        id=r.id,
+        workload=r.workload,
+        workload_name=r.workload_name,
+        cgroup=r.cgroup,
+        reason=r.reason,
+        opened_unix=r.opened_unix,
+        closed_unix=r.closed_unix,
+        level=Level(r.level) if r.level else None,
+        containment=r.containment,
+        findings=list(kept.findings),
+        receipts=list(kept.receipts),
+        evidence=r.evidence,
+    )

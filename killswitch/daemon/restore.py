@@ -1,0 +1,74 @@
+"""The first thing a daemon does: find out what was contained, by the kernel's record and the ledger's, and see that it still is.
+
+Of two records the stricter wins. A lost ledger loses no containment, and neither does a reboot, which loses the kernel's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from killswitch.commands import FREE, Containment
+from killswitch.daemon.core import Core
+from killswitch.daemon.log import fields
+from killswitch.daemon.records import KnownWorkload
+from killswitch.daemon.workloads import Absent
+from killswitch.errors import Gone, KernelError
+from killswitch.events import boot_id
+from killswitch.kernel import cgroupfs
+
+log = logging.getLogger("killswitch.restore")
+
+
+async def restore(core: Core, recorded: Iterable[KnownWorkload]) -> None:
+    """Fill ``core.workloads`` and bring what is contained back under containment. No policy is needed for that."""
+    by_id = {r.id: r for r in recorded if r.boot_id == boot_id()}
+    by_path = {r.cgroup: r for r in recorded}
+    for number, pinned in core.plane.workloads().items():
+        row = by_id.get(number)
+        try:
+            path = cgroupfs.path_of(number)
+        except Gone:
+            core.plane.unwatch(number)
+            if row:
+                _keep_absent(core, row, pinned.containment | row.desired)
+            elif pinned.containment != FREE:
+                log.warning("a contained cgroup (id %d) is gone, and the ledger does not know its path", number)
+            continue
+        cgroup = "/" + str(path.relative_to(core.mount))
+        row = row or by_path.get(cgroup)
+        _adopt(core, number, cgroup, row, pinned.containment)
+    for row in by_path.values():  # of an earlier boot, or the pins are gone
+        if core.workloads.at(row.cgroup) or row.cgroup in core.workloads.absent:
+            continue
+        try:
+            number = cgroupfs.cgroup_id(core.path_of(row.cgroup))
+            core.plane.watch(number, core.path_of(row.cgroup), 0)
+        except Gone:
+            _keep_absent(core, row, row.desired)
+        except KernelError as e:
+            log.error("not watched again %s", fields(workload=row.name, cgroup=row.cgroup, error=e))
+            _keep_absent(core, row, row.desired)
+        else:
+            _adopt(core, number, row.cgroup, row, FREE)
+    for w in core.workloads:
+        if w.desired != FREE:
+            log.warning(
+                "contained %s", fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, incident=w.incident)
+            )
+            await core.contain(w, w.desired, capture=False, reason="it was contained when the daemon started")
+
+
+def _adopt(core: Core, number: int, cgroup: str, row: KnownWorkload | None, pinned: Containment) -> None:
+    w = core.workloads.add(number, cgroup, (), name=row.name if row else "", explicit=bool(row and row.explicit))
+    w.desired = pinned | (row.desired if row else FREE)
+    if row:
+        w.incident, w.since_unix = row.incident, row.since_unix or w.since_unix
+
+
+def _keep_absent(core: Core, row: KnownWorkload, desired: Containment) -> None:
+    lasting = Containment(desired.severed, desired.frozen)
+    if lasting == FREE:  # an operator had asked to watch it, and it is not there any more
+        core.records.workload_gone(row.cgroup, "its cgroup is gone")
+    else:
+        core.workloads.absent[row.cgroup] = Absent(row.name, row.cgroup, lasting, row.incident, row.explicit)

@@ -1,0 +1,93 @@
+"""What is there already: cgroups that policies watch, and the processes that run in a workload when it is first watched.
+
+Events tell only what happens from now on. A program that ran before is judged here, by the same rules.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+from killswitch.daemon.core import Core
+from killswitch.daemon.workloads import Workload
+from killswitch.errors import Gone, KernelError
+from killswitch.events import Done, Exec
+from killswitch.kernel import cgroupfs, procfs
+
+if TYPE_CHECKING:
+    from killswitch.daemon.reactor import Reactor
+
+log = logging.getLogger("killswitch.survey")
+
+MAX_PROCESSES = 20_000  # of one workload that are read at once
+
+
+def survey(core: Core, reactor: Reactor) -> None:
+    """Look at every cgroup of the host once: those that a policy watches are watched from now on."""
+    for path in cgroupfs.subtree(core.mount):
+        if path != core.mount:
+            reactor.discover("/" + str(path.relative_to(core.mount)))
+
+
+def running(core: Core, w: Workload) -> list[Exec]:
+    """The workload's processes as ``Exec`` events, parents first, as if each had just begun to run what it runs."""
+    try:
+        pids = cgroupfs.processes(core.path_of(w.cgroup))
+    except KernelError:
+        return []
+    found = []
+    for pid in pids[:MAX_PROCESSES]:
+        try:
+            if event := _as_exec(w, pid):
+                found.append(event)
+        except KernelError as e:
+            if not isinstance(e, Gone):
+                log.warning("process %d of %s not judged: %s", pid, w.name, e)
+    return sorted(found, key=lambda e: (e.start_ticks, e.pid))
+
+
+def _as_exec(w: Workload, pid: int) -> Exec | None:
+    facts = procfs.facts(pid)
+    if not facts.executable:
+        return None  # a zombie
+    argv = b"".join(a.encode("utf-8", "surrogateescape") + b"\0" for a in facts.command_line)
+    inode = device = nlink = 0
+    try:
+        status = procfs.executable_of(pid).stat()
+        inode, device, nlink = status.st_ino, status.st_dev, status.st_nlink
+    except OSError as e:
+        raise Gone(f"process {pid}", e.errno or 0, "its executable cannot be looked at") from e
+    parent_name, parent_start = b"", 0
+    try:
+        parent_start = procfs.start_ticks(facts.stat.ppid)
+        parent_name = os.path.basename(os.readlink(f"/proc/{facts.stat.ppid}/exe").encode("utf-8", "surrogateescape"))  # noqa: PTH115, PTH119
+    except (KernelError, OSError):
+        pass  # a kernel thread, or gone: then there is nothing to tell
+    executable = facts.executable.encode("utf-8", "surrogateescape")
+    return Exec(
+        time_ns=time.monotonic_ns(),
+        workload=w.id,
+        cgroup_id=w.id,
+        pid=pid,
+        start_ticks=facts.stat.start_ticks,
+        ppid=facts.stat.ppid,
+        parent_start_ticks=parent_start,
+        uid=facts.uid,
+        gid=facts.gid,
+        parent_name=parent_name,
+        executable=executable.removesuffix(b" (deleted)"),
+        filename=executable.removesuffix(b" (deleted)"),
+        argv=argv,
+        argv_total=len(argv),
+        inode=inode,
+        device=device,
+        nlink=nlink,
+        memfd=executable.startswith(b"/memfd:"),
+        predicates=0,
+        generation=0,  # no tables have judged it: the rules are asked anew
+        clause=-1,
+        done=Done.NOTHING,
+        verdict_ns=0,
+    )
