@@ -1,0 +1,60 @@
+"""The scene of a measurement: a real daemon that watches one workload, whose cgroup the measured program runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.rig.daemon import RealDaemon
+
+LABEL = "ks-bench"
+
+
+def make_workload(daemon: RealDaemon, name: str) -> Path:
+    """A watched, empty cgroup of the daemon's, judged by the shipped policies. Raises RuntimeError with the command's words."""
+    path = daemon.cgroup_dir / name
+    path.mkdir(parents=True, exist_ok=True)
+    done = daemon.cli("watch", f"{daemon.cgroup_parent}/{name}", "--name", name)
+    if done.returncode:
+        raise RuntimeError(f"killswitch watch: {done.stderr.strip()}")
+    return path
+
+
+@contextmanager
+def nothing() -> Iterator[None]:
+    """No daemon, no probe: what everything is compared with."""
+    yield None
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """The daemon is armed and watches a workload, and the measured program is not in it."""
+    with RealDaemon(LABEL) as daemon:
+        make_workload(daemon, "other")
+        yield None
+
+
+@contextmanager
+def watched() -> Iterator[Path]:
+    """The measured program is the watched workload, the shipped policies judge it, and its events are consumed."""
+    with RealDaemon(LABEL) as daemon:
+        yield make_workload(daemon, "measured")
+
+
+@contextmanager
+def plain_cgroup() -> Iterator[Path]:
+    """A cgroup like the watched one, without a daemon: so that a ratio does not count the cgroup itself."""
+    from tests.rig import clean_host
+
+    root = clean_host.cgroup_root()
+    assert root is not None
+    import os
+
+    top = root / f"{LABEL}-{os.getpid()}-plain"
+    path = top / "measured"
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        clean_host.remove_cgroup(top)

@@ -1,0 +1,111 @@
+"""What every test on the real kernel needs: a data plane of its own, cgroups of its own, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from killswitch._build import build_bpf
+from killswitch.kernel.cgroupfs import find_mount
+from killswitch.kernel.dataplane import DataPlane
+from killswitch.kernel.mounts import ensure_bpffs
+from tests.kernel.cgroups import Cgroup
+
+PREFIX = f"ks-test-{os.getpid()}"
+PROGRAMS = Path(__file__).with_name("programs")
+_numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    if os.geteuid() != 0:
+        for item in items:
+            if here in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason="needs root: sudo make test"))
+
+
+@pytest.fixture(scope="session")
+def mount() -> Path:
+    return find_mount()
+
+
+@pytest.fixture(scope="session")
+def bpf_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The object file, built from the sources as they are."""
+    target = tmp_path_factory.mktemp("bpf")
+    build_bpf(target)
+    return target / "killswitch.bpf.o"
+
+
+@pytest.fixture
+def pin_dir() -> Iterator[Path]:
+    path = Path(f"/sys/fs/bpf/{PREFIX}-{next(_numbers)}")
+    ensure_bpffs(path)
+    yield path
+    for generation in path.iterdir() if path.exists() else ():
+        _unpin(generation)
+    with contextlib.suppress(FileNotFoundError):
+        path.rmdir()
+
+
+def _unpin(path: Path) -> None:
+    if path.is_dir():
+        for entry in path.iterdir():
+            _unpin(entry)
+        path.rmdir()
+    else:
+        path.unlink()
+
+
+@pytest.fixture
+def plane(pin_dir: Path, mount: Path, bpf_object: Path) -> Iterator[DataPlane]:
+    """A data plane of this test's own, armed, watching nothing."""
+    opened = DataPlane.open(pin_dir, cgroup_mount=mount, obj=bpf_object)
+    yield opened
+    opened.remove()
+
+
+@pytest.fixture
+def make_cgroup(mount: Path) -> Iterator[Callable[[], Cgroup]]:
+    made: list[Cgroup] = []
+
+    def make() -> Cgroup:
+        made.append(Cgroup(mount / f"{PREFIX}-{next(_numbers)}"))
+        return made[-1]
+
+    yield make
+    for cgroup in made:
+        cgroup.remove()
+
+
+@pytest.fixture
+def cgroup(make_cgroup: Callable[[], Cgroup]) -> Cgroup:
+    return make_cgroup()
+
+
+@pytest.fixture
+def watched(plane: DataPlane, cgroup: Cgroup) -> Cgroup:
+    """A cgroup that ``plane`` watches, with policy 0."""
+    plane.watch(cgroup.id, cgroup.path, 1)
+    return cgroup
+
+
+@pytest.fixture(scope="session")
+def compile_program(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Compile ``programs/NAME.c`` statically."""
+    directory = tmp_path_factory.mktemp("programs")
+
+    def build(name: str) -> Path:
+        target = directory / name
+        if not target.exists():
+            source = PROGRAMS / f"{name}.c"
+            subprocess.run(["gcc", "-O2", "-static", "-nostdlib", "-o", target, source], check=True)
+        return target
+
+    return build

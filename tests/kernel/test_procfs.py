@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import pytest
+
+from killswitch.errors import Gone, KernelError
+from killswitch.kernel import cgroupfs, procfs
+from tests.kernel.cgroups import Cgroup
+from tests.kernel.scene import SLEEPER, SPINNER, actor
+
+
+def test_facts_of_a_process(cgroup: Cgroup) -> None:
+    with actor(cgroup, SLEEPER, "an argument", "") as a:
+        facts = procfs.facts(a.pid)
+        assert facts.stat.pid == a.pid and facts.stat.ppid == os.getpid()
+        assert facts.executable == os.path.realpath(sys.executable)
+        assert facts.command_line[-2:] == ("an argument", "")
+        assert facts.cgroup == cgroupfs.below_root(cgroup.path)
+        assert (facts.uid, facts.gid, facts.cwd) == (0, 0, os.getcwd())
+        assert "PATH" in facts.environment and not any("=" in n or "/" in n for n in facts.environment)
+        assert dict(facts.namespaces)["net"] == procfs.namespace(os.getpid(), "net")
+        assert [s.pid for s in procfs.ancestors(a.pid)][0] == os.getpid()
+        assert procfs.ancestors(a.pid)[-1].pid == 1
+
+
+def test_a_zombie_still_has_facts_and_one_waited_for_is_gone() -> None:
+    process = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    facts = procfs.facts(process.pid)
+    assert (facts.stat.state, facts.executable, facts.command_line, facts.environment) == ("Z", "", (), ())
+    process.wait()
+    for read in (procfs.facts, procfs.stat, procfs.mappings, procfs.open_files, procfs.io_counters):
+        with pytest.raises(Gone):
+            read(process.pid)
+    assert not procfs.same(process.pid, facts.stat.start_ticks)
+
+
+def test_memory_is_read_where_it_is_and_refused_where_it_is_not() -> None:
+    buffer = ctypes.create_string_buffer(b"look at me, " * 100)
+    assert procfs.read_memory(os.getpid(), ctypes.addressof(buffer), 10) == b"look at me"
+    for address in (0, 1 << 63, (1 << 64) - 1):
+        with pytest.raises(KernelError, match="nothing is mapped there"):
+            procfs.read_memory(os.getpid(), address, 8)
+
+
+def test_code_is_read_with_its_mapping_and_samples_of_one_address_are_one_block(cgroup: Cgroup) -> None:
+    with actor(cgroup, SPINNER) as a:
+        text = next(m for m in procfs.mappings(a.pid) if "x" in m.permissions and "python" in m.name)
+        hot = ((text.start, 3), (text.start + 640, 9), (text.start, 4), (8, 100))
+        code = procfs.read_code(cgroup.id, a.pid, procfs.start_ticks(a.pid), hot)
+        assert [(b.address, b.samples) for b in code.blocks] == [(text.start + 640, 9), (text.start, 7)]
+        assert {len(b.code) for b in code.blocks} == {procfs.CODE_BYTES}
+        assert {b.mapping for b in code.blocks} == {os.path.realpath(sys.executable)}
+        assert code.blocks[1].code == procfs.read_memory(a.pid, text.start, 64)
+        assert code.cpu_ns > 0 and code.read_bytes > 0 and code.read_calls > 0
+
+
+def test_code_of_another_process_with_the_same_number_is_not_read(cgroup: Cgroup) -> None:
+    with actor(cgroup, SLEEPER) as a, pytest.raises(Gone):
+        procfs.read_code(1, a.pid, procfs.start_ticks(a.pid) - 1, ())
+
+
+def test_open_files_and_their_limit(cgroup: Cgroup) -> None:
+    code = """
+import socket, time
+s = socket.socketpair()
+f = open("/proc/self/status")
+print("ready", s[0].fileno(), flush=True)
+time.sleep(600)
+"""
+    with actor(cgroup, code) as a:
+        found = dict(procfs.open_files(a.pid))
+        assert f"/proc/{a.pid}/status" in found.values()
+        assert int(a.first.split()[1]) in procfs.socket_inodes(a.pid).values()
+        assert len(procfs.open_files(a.pid, 2)) == 2

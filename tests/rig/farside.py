@@ -1,0 +1,145 @@
+"""Counting at the far side: what really came over the wire, by the kernel's own time of arrival."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from tests.rig.netns import FarSide
+
+ETH_P_ALL = 0x0003
+SO_TIMESTAMPNS = 35
+PACKET_OUTGOING = 4
+ICMPV6_NEIGHBOUR = range(133, 138)  # router and neighbour discovery: the host's, not a workload's
+ICMPV6_MLD = (130, 131, 132, 143)
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    unix_ns: int  # when it arrived over there
+    version: int  # 4 or 6
+    protocol: int  # IP protocol number
+    source_port: int
+    destination_port: int
+    reset: bool  # a bare TCP RST: the host's answer for a connection that no longer exists, not a workload's packet
+
+
+def parse(frame: bytes, unix_ns: int) -> Packet | None:
+    """Read an Ethernet frame's IP packet; None for what the host sends by itself (ARP, neighbour discovery, MLD)."""
+    kind = int.from_bytes(frame[12:14])
+    if kind == 0x0800 and len(frame) >= 34:
+        version, protocol, body = 4, frame[23], 14 + (frame[14] & 15) * 4
+    elif kind == 0x86DD and len(frame) >= 54:
+        version, protocol, body = 6, frame[20], 54
+        if protocol == 0:  # hop-by-hop options: MLD reports
+            return None
+    else:
+        return None
+    if protocol == socket.IPPROTO_ICMPV6 and frame[body] in (*ICMPV6_NEIGHBOUR, *ICMPV6_MLD):
+        return None
+    if protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+        source, destination = struct.unpack_from("!HH", frame, body)
+        reset = protocol == socket.IPPROTO_TCP and bool(frame[body + 13] & 4)
+        return Packet(unix_ns, version, protocol, source, destination, reset)
+    return Packet(unix_ns, version, protocol, 0, 0, False)
+
+
+class Counter:
+    """Keeps every packet that arrives at the far side, from its start until it is closed."""
+
+    def __init__(self, far: FarSide) -> None:
+        self.packets: deque[Packet] = deque(maxlen=2_000_000)
+        self._socket = far.open_socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        self._socket.bind((far.far_device, ETH_P_ALL))
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE: the counter must not lose any itself
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if not select.select([self._socket], [], [], 0.05)[0]:
+                continue
+            frame, ancillary, _flags, address = self._socket.recvmsg(96, 64)
+            if address[2] == PACKET_OUTGOING:  # what the far side itself sends
+                continue
+            stamp = next((a[2] for a in ancillary if a[1] == SO_TIMESTAMPNS), None)
+            seconds, nanoseconds = struct.unpack("qq", stamp) if stamp else divmod(time.time_ns(), 10**9)
+            packet = parse(frame, seconds * 10**9 + nanoseconds)
+            if packet:
+                self.packets.append(packet)
+
+    def since(self, unix_ns: int) -> list[Packet]:
+        """Packets of a workload that arrived later than ``unix_ns`` (time.time_ns()); the host's bare resets are left out."""
+        return [p for p in list(self.packets) if p.unix_ns > unix_ns and not p.reset]
+
+    def wait_for(self, count: int = 1, *, seconds: float = 5.0, since: int = 0) -> list[Packet]:
+        """Wait until ``count`` packets have come since then. Raises TimeoutError when they do not."""
+        end = time.monotonic() + seconds
+        while len(found := self.since(since)) < count:
+            if time.monotonic() > end:
+                raise TimeoutError(f"only {len(found)} of {count} packets reached the far side in {seconds} s")
+            time.sleep(0.005)
+        return found
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._socket.close()
+
+    def __enter__(self) -> Counter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Sink:
+    """Takes in whatever comes to a port over there, TCP or UDP, IPv4 or IPv6, and says nothing."""
+
+    def __init__(
+        self, far: FarSide, *, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, port: int = 0
+    ) -> None:
+        self._listener = far.listen(port, family=family, kind=kind)
+        self.address: tuple[str, int] = self._listener.getsockname()[:2]
+        self.received = 0
+        self.accepted = 0
+        self._stream = kind == socket.SOCK_STREAM
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        open_ = [self._listener]
+        while not self._stop.is_set():
+            for ready in select.select(open_, [], [], 0.05)[0]:
+                if ready is self._listener and self._stream:
+                    open_.append(ready.accept()[0])
+                    self.accepted += 1
+                    continue
+                try:
+                    data = ready.recv(65536)
+                except OSError:
+                    data = b""
+                self.received += len(data)
+                if not data and self._stream:
+                    open_.remove(ready)
+                    ready.close()
+        for made in open_:
+            made.close()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

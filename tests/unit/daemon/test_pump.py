@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import asyncio
+import os
+
+from killswitch.daemon import pump as module
+from killswitch.daemon.pump import BATCH, Pump
+from killswitch.events import Event, Tick
+
+
+class Rings:
+    """A data plane's rings: readable as long as something is in them."""
+
+    def __init__(self, events: int) -> None:
+        self.waiting: list[Event] = [Tick(n) for n in range(events)]
+        self._read, self._write = os.pipe()
+        os.write(self._write, b"x")
+
+    def fileno(self) -> int:
+        return self._read
+
+    def drain(self, limit: int) -> list[Event]:
+        taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
+        if not self.waiting:
+            os.set_blocking(self._read, False)
+            try:
+                os.read(self._read, 1)
+            except BlockingIOError:
+                pass  # emptied before
+        return taken
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self._write)
+
+
+async def pumped(rings: Rings, handle: object, until: int) -> Pump:
+    pump = Pump(rings, handle)  # type: ignore[arg-type]
+    pump.start()
+    try:
+        async with asyncio.timeout(10):
+            while pump.events < until:
+                await asyncio.sleep(0)
+    finally:
+        pump.stop()
+        rings.close()
+    return pump
+
+
+def test_everything_arrives_in_order() -> None:
+    seen: list[Event] = []
+    asyncio.run(pumped(Rings(BATCH * 5 + 3), seen.append, BATCH * 5 + 3))
+    assert [e.time_ns for e in seen] == list(range(BATCH * 5 + 3))
+
+
+def test_others_run_between_bites() -> None:
+    """With bites of one batch, an order that waits is served long before the flood is over."""
+    module_bite, module.BITE_NS = module.BITE_NS, 0
+    try:
+
+        async def scenario() -> tuple[int, int]:
+            seen: list[Event] = []
+            served_at: list[int] = []
+            total = BATCH * 50
+
+            def handle(event: Event) -> None:
+                seen.append(event)
+                if len(seen) == 1:
+                    asyncio.get_running_loop().call_soon(lambda: served_at.append(len(seen)))
+
+            await pumped(Rings(total), handle, total)
+            return served_at[0], total
+
+        served, total = asyncio.run(scenario())
+    finally:
+        module.BITE_NS = module_bite
+    assert served <= 3 * BATCH < total
+
+
+def test_one_bad_event_does_not_blind() -> None:
+    seen: list[Event] = []
+
+    def handle(event: Event) -> None:
+        if event.time_ns == 1:
+            raise ValueError("cannot digest this")
+        seen.append(event)
+
+    pump = asyncio.run(pumped(Rings(4), handle, 4))
+    assert [e.time_ns for e in seen] == [0, 2, 3]
+    assert pump.failures == 1
