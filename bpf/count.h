@@ -20,11 +20,12 @@ static __always_inline void send_exec(u32 slot, void *record, u64 size)
 		count_loss(slot, LOST_EXEC_RING_FULL);
 }
 
-/* These wait for user space's timer, unless so many wait already that it had better come now. */
+/* These wait for user space's timer, unless so many wait that it had better come now. It is woken while the ring fills
+ * past that mark and not for each record beyond it: once woken, it finds the ring readable until it has read. */
 static __always_inline void send_flow(u32 slot, void *record, u64 size)
 {
 	u64 waiting = bpf_ringbuf_query(&flow_ring, BPF_RB_AVAIL_DATA);
-	u64 wake = waiting >= FLOW_WAKE_BYTES ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+	u64 wake = waiting - FLOW_WAKE_BYTES < FLOW_WAKE_SPAN ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 
 	if (bpf_ringbuf_output(&flow_ring, record, size, wake))
 		count_loss(slot, LOST_FLOW_RING_FULL);

@@ -15,6 +15,7 @@
 
 /* User space is woken for flows only when this much waits for it; otherwise it looks by a timer. */
 #define FLOW_WAKE_BYTES (FLOW_RING_BYTES / 4)
+#define FLOW_WAKE_SPAN 4096u /* more than all CPUs write at one time, so that the mark is not jumped over */
 
 /* An unconnected socket that sends to one address again and again is reported once in this time. */
 #define SENDMSG_QUIET_NS 1000000000ull

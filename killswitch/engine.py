@@ -303,6 +303,7 @@ class Engine:
             rule, mode = match.rule, match.policy.mode
             hashes = type(event) is Cpu and "cpu.hashing" in match.fields
             reasons = self._loads.reasons(pid, start) if hashes else ""
+            in_kernel = tuple(r for r in rule.response if r in done) if mode is Mode.ENFORCE else ()
             finding = Finding(
                 event.time_ns,
                 workload.id,
@@ -312,12 +313,13 @@ class Engine:
                 rule.level,
                 mode,
                 rule.response,
-                tuple(r for r in rule.response if r in done) if mode is Mode.ENFORCE else (),
+                in_kernel,
                 pid,
                 start,
                 summarise(event, process, reasons=reasons, held_ns=held_ns.get((match.policy.name, rule.id), 0)),
                 event,
-                event.verdict_ns if isinstance(event, Exec) else 0,
+                # Whoever acted on it has judged it: otherwise the verdict is ours, and the daemon puts in its time.
+                event.verdict_ns if in_kernel and isinstance(event, Exec) else 0,
             )
             answer.add(finding, hot=self._loads.hot(pid, start) if hashes else ())
         return answer

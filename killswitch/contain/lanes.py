@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Iterator
 
-from killswitch.commands import Containment, Receipt
+from killswitch.commands import FREE, Containment, Receipt
 from killswitch.contain.model import OnReceipt, WorkloadRef
 
 log = logging.getLogger("killswitch.contain")
@@ -43,11 +42,27 @@ class Lane:
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()  # fair: who came first goes first
-        self.orders: dict[int, Order] = {}
+        self.orders: dict[int, Order] = {}  # those under way
+        self._desired: dict[int, Containment] = {}
 
-    def later(self, order: Order) -> Iterator[Containment]:
-        """What orders that came after this one, and are not done, desire."""
-        return (o.desired for o in self.orders.values() if o.number > order.number)
+    def later(self, order: Order) -> Containment:
+        """What orders that came after this one desire, together: those that are done too, for they went ahead while this
+        one waited for those before it."""
+        wanted = FREE
+        for number, desired in self._desired.items():
+            if number > order.number:
+                wanted |= desired
+        return wanted
+
+    def admit(self, order: Order) -> None:
+        self.orders[order.number] = order
+        self._desired[order.number] = order.desired
+
+    def done(self, order: Order) -> None:
+        """The order is done; what was desired before the oldest that is not is forgotten."""
+        del self.orders[order.number]
+        oldest = min(self.orders, default=order.number)
+        self._desired = {n: d for n, d in self._desired.items() if n >= oldest}
 
     async def earlier(self, order: Order) -> None:
         """Wait until every order that came before this one is done, its captures included."""
@@ -65,11 +80,11 @@ class Lanes:
     def open(self, workload: WorkloadRef, desired: Containment, on_receipt: OnReceipt) -> Order:
         lane = self._lanes.setdefault(workload.id, Lane())
         order = Order(next(self._numbers), lane, workload, desired, on_receipt)
-        lane.orders[order.number] = order
+        lane.admit(order)
         return order
 
     def close(self, order: Order) -> None:
-        del order.lane.orders[order.number]
+        order.lane.done(order)
         if not order.lane.orders:
             self._lanes.pop(order.workload.id, None)
 

@@ -106,8 +106,10 @@ class Protected:
 
     def kept(self) -> tuple[Kept, ...]:
         """All protected processes that still live, as of the last refresh."""
-        every = {k.pid: k for k in (*self._found.values(), *self._always)}
-        return tuple(k for k in every.values() if procfs.same(k.pid, k.start_ticks))
+        return tuple(k for k in self._every() if procfs.same(k.pid, k.start_ticks))
+
+    def _every(self) -> Collection[Kept]:
+        return {k.pid: k for k in (*self._found.values(), *self._always)}.values()
 
     def check_cgroup(self, path: Path, *, fresh: bool = True) -> None:
         """Raises Protected (killswitch.errors) when containing this cgroup would hit who is protected.
@@ -128,10 +130,10 @@ class Protected:
                 )
         if fresh or not self._refreshed:
             self.refresh(FRESH_S)
-        for k in self.kept():
+        for k in self._every():
             with contextlib.suppress(KernelError):
                 where = procfs.cgroup(k.pid)
-                if contains(cgroup, where):
+                if contains(cgroup, where) and procfs.same(k.pid, k.start_ticks):
                     raise errors.Protected(
                         f"cgroup {cgroup} holds process {k.pid} ({k.why}) in {where}; "
                         "name a cgroup below it that does not, or move that process out of it"

@@ -14,7 +14,7 @@ from killswitch.contain.model import Plane, Proof, StepFailed
 from killswitch.errors import Gone, KernelError
 from killswitch.kernel import cgroupfs, procfs, sockets
 
-FLAT_WINDOW_S = 0.004  # over which a frozen workload must use no CPU time at all
+FLAT_WINDOW_S = 0.003  # over which a frozen workload must use no CPU time at all
 FLAT_TRIES = 5  # the last task to freeze may still be on its way out of the first window
 TERMINATE_S = 5.0
 

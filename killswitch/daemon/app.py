@@ -98,13 +98,15 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
     core = Core(config, mount, plane, records, switch, guard)
     stack.push_async_callback(finish, core, switch)
     stack.callback(core.streams.close)
+    for incident in records.open_incidents():
+        core.incidents.add(incident)
     await restore(core, records.known_workloads())
     reactor = Reactor(core)
     policies = Policies(core, reactor)
     compiled = await compiling
     in_force = replace(compiled, generation=plane.policy_generation + 1)
     policies.put_in_force(in_force, files, first_incident=records.next_incident(config.evidence_dir))
-    core.take_up_incidents(records.open_incidents())
+    core.take_up_incidents()
     reactor.judge_running()
     pump = Pump(plane, reactor.handle)
     pump.start()

@@ -187,17 +187,19 @@ class Core:
     # --- incidents ---
 
     def incident_of(self, w: Workload, reason: str) -> Incident:
-        """The workload's open incident; opened when there is none, by the engine, which numbers them all."""
-        number = self.engine.open_incident(w.id) if self.engine else w.incident
-        known = self.incidents.get(number or w.incident)
+        """The workload's open incident; opened when there is none, by the engine, which numbers them all. While there is no
+        engine yet, or no workload any more, an incident without a number may stand in, which is kept nowhere."""
+        number = self.engine.open_incident(w.id) if self.engine and w.id in self.workloads else w.incident
+        known = self.incidents.get(number)
         if known and not known.closed_unix:
+            w.incident = number
             return known
         new = Incident(number, w.id, w.name, w.cgroup, reason)
-        w.incident = new.id
+        w.incident = number
         if number:
             self.incidents.add(new)
             self.records.incident(new)
-            log.warning("incident opened %s", fields(incident=new.id, workload=w.name, reason=reason))
+            log.warning("incident opened %s", fields(incident=number, workload=w.name, reason=reason))
         return new
 
     # --- containment ---
@@ -222,7 +224,7 @@ class Core:
         incident = self.incident_of(w, reason)
         w.desired |= desired
         incident.containment |= desired
-        if self.engine:
+        if self.engine and w.id in self.workloads:
             self.engine.adopt(w.id, w.desired, incident=incident.id, captured=capture)
         self.records.desired(w, reason)
         receipts = await self.switch.contain(
@@ -234,16 +236,16 @@ class Core:
             hot=hot,
             wait_for_capture=wait_for_capture,
         )
-        self.records.incident(incident)
+        if incident.id:
+            self.records.incident(incident)
         return receipts
 
-    def take_up_incidents(self, kept: Sequence[Incident]) -> None:
+    def take_up_incidents(self) -> None:
         """Go on with the incidents that were open when the last daemon ended, and tell the engine, which is new, of what is
         contained. Every contained workload has an incident, also when the ledger was lost."""
         assert self.engine
         present = {w.cgroup: w for w in self.workloads}
-        for incident in kept:
-            self.incidents.add(incident)
+        for incident in self.incidents.open():
             w = present.get(incident.cgroup)
             if w and w.incident in ("", incident.id):
                 w.incident, incident.workload = incident.id, w.id

@@ -116,6 +116,8 @@ class Reactor:
 
     def _record(self, command: RecordFinding) -> None:
         core, finding = self._core, command.finding
+        if not finding.verdict_ns:
+            finding = replace(finding, verdict_ns=max(0, time.monotonic_ns() - finding.time_ns))
         w = core.workloads.get(finding.workload)
         if w and command.incident:
             incident = core.incident_of(w, f"{finding.policy}/{finding.rule}: {finding.summary}")

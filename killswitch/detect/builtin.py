@@ -48,5 +48,5 @@ def built_in(
         start_ticks,
         summary,
         event,
-        event.verdict_ns if isinstance(event, Exec) else 0,
+        event.verdict_ns if done and isinstance(event, Exec) else 0,
     )

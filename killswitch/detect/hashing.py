@@ -25,9 +25,10 @@ from killswitch.detect.mix import Mix, measure
 from killswitch.events import Code
 
 MB = 1_000_000
-# Bytes read for each second of CPU time. The slowest checksums in use consume about 100 MB in it, and a miner a few KB.
-INPUT_NONE = 4 * MB
-INPUT_ALL = 40 * MB
+# Bytes read for each second of CPU time. The checksums in use consume more than 100 MB in it; a miner a few KB, and a
+# cracker that works from files some MB.
+INPUT_NONE = 16 * MB
+INPUT_ALL = 80 * MB
 MIN_CPU_NS = 100_000_000  # less CPU time between two readings gives no rate
 
 

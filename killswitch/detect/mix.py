@@ -10,7 +10,7 @@ capstone is imported when it is first needed, not with this module: it costs mem
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -42,7 +42,7 @@ def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
     if engine is None:
         return None
     decode, classify = engine
-    counts: Counter[str] = Counter()
+    counts: defaultdict[str, float] = defaultdict(float)
     samples = anonymous = 0
     for block in blocks:
         listing = list(decode(block.code, block.address, INSTRUCTIONS))
@@ -54,7 +54,7 @@ def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
         weight = block.samples / len(listing)
         for _, _, mnemonic, operands in listing:
             for name in classify(mnemonic, operands):
-                counts[name] += weight  # type: ignore[assignment]  # shares of samples
+                counts[name] += weight
     if samples < MIN_SAMPLES:
         return None
     return Mix({name: count / samples for name, count in counts.items()}, samples, anonymous / samples)

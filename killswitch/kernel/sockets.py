@@ -56,14 +56,27 @@ def held_sockets(pids: Iterable[int]) -> dict[int, tuple[int, int]]:
     """Inode → one (pid, descriptor) that leads to it. Processes that vanish meanwhile are left out."""
     found: dict[int, tuple[int, int]] = {}
     for pid in pids:
-        folder = f"/proc/{pid}/fd/"
-        with contextlib.suppress(OSError):
-            for name in os.listdir(folder):  # noqa: PTH208 - this loop is the cost of the whole: no Path objects here
-                with contextlib.suppress(OSError):
-                    to = os.readlink(folder + name)  # noqa: PTH115
-                    if to.startswith("socket:["):
-                        found.setdefault(int(to[8:-1]), (pid, int(name)))
+        # A process whose first thread has ended shows its descriptors with the others only.
+        if not _add_sockets(found, pid, f"/proc/{pid}/fd/"):
+            with contextlib.suppress(OSError):
+                for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
+                    if _add_sockets(found, pid, f"/proc/{pid}/task/{thread}/fd/"):
+                        break
     return found
+
+
+def _add_sockets(found: dict[int, tuple[int, int]], pid: int, folder: str) -> bool:
+    """Whether there were any descriptors. The cost of a whole kill lies here: no Path objects."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return False
+    for name in names:
+        with contextlib.suppress(OSError):
+            to = os.readlink(folder + name)  # noqa: PTH115
+            if to.startswith("socket:["):
+                found.setdefault(int(to[8:-1]), (pid, int(name)))
+    return bool(names)
 
 
 def destroy_sockets(pids: Iterable[int], cgroups: frozenset[int], spare: frozenset[int] = frozenset()) -> Report:

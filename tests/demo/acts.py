@@ -40,10 +40,10 @@ def rogue_acts(directory: Path, far: FarSide, pools: tuple[Pool, Pool], sshd: Ss
         Act(
             "renamed-miner",
             "the same miner renamed: Stratum to the pool, burning hashes",
-            then_sleep(str(renamed), "100", pools[1].address[0], str(pools[1].address[1])),
+            then_sleep(str(renamed), "100", pools[1].address[0], str(pools[1].address[1]), "2"),
             "sustained-hashing",
             frozenset({pools[1].address[1]}),
-            60,
+            85,  # some 25 s on a quiet machine; it must keep half a CPU busy, which a crowded one may not give it at first
         ),
         Act(
             "miner",

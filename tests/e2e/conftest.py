@@ -196,6 +196,17 @@ class Daemon:
                 raise AssertionError(f"not seen in {seconds} s: {what}\n{self.log()[-6000:]}")
             time.sleep(0.02)
 
+    def tidy(self) -> None:
+        """Release, end and remove every workload; the daemon goes on."""
+        for w in self.client.workloads():
+            if str(w.desired) != "free":
+                self.client.release(w.cgroup, "end of the test")
+        self._end_children()
+        for path in self.cgroup_dir.iterdir():
+            if path.is_dir():
+                clean_host.remove_cgroup(path)
+        self.wait_for("all gone", lambda: not self.client.workloads())
+
     def clean(self) -> None:
         with contextlib.ExitStack() as stack:  # each step runs though another fails
             stack.callback(shutil.rmtree, self.base, ignore_errors=True)
@@ -216,6 +227,7 @@ class Daemon:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             child.wait(10)
+        self._children.clear()
 
     def _remove_pins(self) -> None:
         if self.pin_dir.is_dir():
@@ -251,13 +263,19 @@ def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
 
 
 @pytest.fixture(scope="session")
-def shared_daemon() -> Iterator[Daemon]:
-    """One started daemon for tests that leave it as they found it."""
+def session_daemon() -> Iterator[Daemon]:
     shared = Daemon()
     try:
         yield shared.start()
     finally:
         shared.clean()
+
+
+@pytest.fixture
+def shared_daemon(session_daemon: Daemon) -> Iterator[Daemon]:
+    """One started daemon for many tests. Each finds it without workloads, and need not tidy up what it made."""
+    yield session_daemon
+    session_daemon.tidy()
 
 
 @pytest.fixture

@@ -41,9 +41,11 @@ def silent(counter: Counter, since: int) -> bool:
 
 
 def test_kill_9_while_contained(daemon: Daemon, talking: Counter) -> None:
-    killed = daemon.client.kill("talker", "test")
+    killed = daemon.client.kill("talker", "first reason")
     cut = time.time_ns()
     assert killed.complete
+    opened = daemon.client.incident(killed.incident).opened_unix
+    daemon.wait_for("on disk", lambda: "on disk" in {h.part: h.detail for h in daemon.client.status().health}["ledger"])
     daemon.kill9()
     path = daemon.cgroup_dir / "talker"
     assert cgroupfs.is_frozen(path)
@@ -56,6 +58,9 @@ def test_kill_9_while_contained(daemon: Daemon, talking: Counter) -> None:
     assert (w.desired, w.observed, w.incident) == (CUT_OFF, CUT_OFF, killed.incident)
     assert cgroupfs.is_frozen(path)
     assert silent(talking, cut)
+    (incident,) = daemon.client.incidents()
+    assert (incident.id, incident.reason, incident.opened_unix) == (killed.incident, "first reason", opened)
+    assert len(incident.receipts) > len(killed.receipts)  # those of before and those of the restart
     released = daemon.client.release("talker", "test")
     assert released.complete
     assert released.workload.observed == FREE

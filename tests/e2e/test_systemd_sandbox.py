@@ -7,6 +7,8 @@ what the unit names. The system call filter is checked the other way round: what
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.commands import Step
 from tests.e2e.conftest import Daemon
 from tests.e2e.test_systemd import SERVICE, settings
 
@@ -54,14 +57,39 @@ def wrapped(daemon: Daemon, *prefix: str) -> Daemon:
     return daemon
 
 
+# Of another user, with a connection to itself: to see and to end these, the daemon needs its capabilities.
+TALKER = """
+import socket, time
+listener = socket.create_server(("127.0.0.1", 0))
+near = socket.create_connection(listener.getsockname())
+far, _ = listener.accept()
+secret = open("/etc/hostname")
+time.sleep(600)
+"""
+
+
 def pull_and_release(daemon: Daemon) -> None:
-    """What an operator needs of it: watch, kill with evidence, self-heal by hand, release, reload, a clean audit."""
-    job = daemon.spawn("job", "sleep", "600")
-    daemon.wait_for("job is watched", lambda: any(w.processes for w in daemon.client.workloads()))
+    """What an operator needs of it: watch, kill with whole evidence, release, reload, a clean audit."""
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    job = daemon.spawn("job", *nobody, "/usr/bin/python3", "-c", TALKER)
+
+    def listens() -> bool:
+        return any(w.processes for w in daemon.client.workloads()) and _sockets(job.pid) >= 3
+
+    daemon.wait_for("the workload talks to itself", listens)
     result = daemon.client.kill("job", "sandbox test", wait_for_evidence=True)
     assert result.complete, result.receipts
     assert str(result.workload.observed) == "severed+frozen"
-    assert dict(daemon.client.evidence(result.incident))
+    proof = {r.step: r.proof for r in result.receipts}
+    assert proof[Step.DESTROY_SOCKETS]["destroyed"] == 3
+    files: dict[str, bytes] = {}
+    for name, chunk in daemon.client.evidence(result.incident):
+        files[name] = files.get(name, b"") + chunk
+    assert json.loads(files["manifest.json"])["left_out"] == []
+    [process] = json.loads(files["processes.json"])
+    assert process["file"]["sha256"] == hashlib.sha256(Path("/usr/bin/python3").read_bytes()).hexdigest()
+    [opened] = json.loads(files["files.json"])
+    assert "/etc/hostname" in [f["leads_to"] for f in opened["files"]]
     assert daemon.client.release("job", "sandbox test").complete
     assert daemon.client.reload_policies("sandbox test")
     assert daemon.client.verify_log()[0]
@@ -110,3 +138,10 @@ def allowed() -> set[str]:
         return set().union(*map(resolved, groups[word])) if word.startswith("@") else {word}
 
     return set().union(*map(resolved, settings(SERVICE)["SystemCallFilter"].split())) | resolved("@default")
+
+
+def _sockets(pid: int) -> int:
+    try:
+        return sum(str(fd.readlink()).startswith("socket:") for fd in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return 0

@@ -41,6 +41,7 @@ def actor(cgroup: Cgroup, code: str, *arguments: str | Path, enter: str = "") ->
         yield made
     finally:
         cgroup.remove()  # thaws, and kills what is left
+        made.process.kill()  # the test may have moved it out
         made.process.stdin.close()  # type: ignore[union-attr]
         made.process.stdout.close()  # type: ignore[union-attr]
         made.process.wait()

@@ -135,17 +135,32 @@ def compare(compiled: Compiled, event: Exec, policy_set: int) -> None:
     assert bool(event.done & Done.KILLED) == killed
 
 
+def always(bench: Bench) -> Policy:
+    """What random policies would seldom ask: every way to the walks that the calls above were made for."""
+    asked = [
+        Predicate("file.inode_of", "match", (str(bench.program),)),
+        Predicate("ssh.forward", "match", ("remote",)),
+        Predicate("ssh.forward", "match", ("tun", "stdio")),
+        Predicate("process.name", "startswith", ("x",)),  # the symbolic link
+        Predicate("process.name", "startswith", ("memfd:",)),
+        Predicate("process.executable", "contains", ("/x",)),
+        Predicate("process.executable", "endswith", ("/copy (deleted)", "/copy")),
+        Predicate("process.args", "endswith", ("bb",)),  # where the window cuts
+        Predicate("process.args", "match", ("a", "b", "")),
+        Predicate("process.command_line", "contains", ("b ",)),
+        Predicate("process.command_line", "startswith", ("ssh -", "a", "b ")),
+        Predicate("process.parent.name", "re", ("^python",)),
+    ]
+    rules = tuple(Rule(str(i), "t", Level.HIGH, "exec", p, (Response.ALERT,)) for i, p in enumerate(asked))
+    return Policy("always", 1, ("/ks/**",), Mode.MONITOR, rules)
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(made=policies(), calls=st.lists(CALLS, min_size=EXECS_AT_ONCE, max_size=EXECS_AT_ONCE), mask=st.integers(0, 7))
 def test_kernel_and_daemon_agree_on_every_predicate(
     bench: Bench, made: tuple[Policy, ...], calls: list[Call], mask: int
 ) -> None:
-    own = Policy("own", 1, ("/ks/**",), Mode.MONITOR, (
-        Rule("inode", "t", Level.HIGH, "exec", Predicate("file.inode_of", "match", (str(bench.program),)), (Response.ALERT,)),
-        Rule("ssh", "t", Level.HIGH, "exec", Predicate("ssh.forward", "match", ("remote",)), (Response.ALERT,)),
-        Rule("tun", "t", Level.HIGH, "exec", Predicate("ssh.forward", "match", ("tun", "stdio")), (Response.ALERT,)),
-    ))  # fmt: skip
-    compiled = bench.load((*made, own))
+    compiled = bench.load((*made, always(bench)))
     assert os_inode(str(bench.program)) is not None
     bench.plane.set_policies(bench.cgroup_id, mask)
     bench.plane.drain(10_000)

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,10 +21,10 @@ def test_facts_of_a_process(cgroup: Cgroup) -> None:
         assert facts.executable == os.path.realpath(sys.executable)
         assert facts.command_line[-2:] == ("an argument", "")
         assert facts.cgroup == cgroupfs.below_root(cgroup.path)
-        assert (facts.uid, facts.gid, facts.cwd) == (0, 0, os.getcwd())
+        assert (facts.uid, facts.gid, facts.cwd) == (0, 0, str(Path.cwd()))
         assert "PATH" in facts.environment and not any("=" in n or "/" in n for n in facts.environment)
         assert dict(facts.namespaces)["net"] == procfs.namespace(os.getpid(), "net")
-        assert [s.pid for s in procfs.ancestors(a.pid)][0] == os.getpid()
+        assert procfs.ancestors(a.pid)[0].pid == os.getpid()
         assert procfs.ancestors(a.pid)[-1].pid == 1
 
 

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from killswitch.kernel import cgroupfs, netns, sockdiag, sockets
+from killswitch.kernel import cgroupfs, netns, procfs, sockdiag, sockets
 from tests.kernel.cgroups import Cgroup
 from tests.kernel.scene import actor
 from tests.rig.netns import ip
@@ -119,31 +123,18 @@ def test_what_is_not_the_workloads_is_left_alone(cgroup: Cgroup) -> None:
 
 
 def test_a_socket_that_was_made_outside_and_inherited_is_destroyed_unless_it_is_spared(cgroup: Cgroup) -> None:
-    holder = "import time; print('ready', flush=True); time.sleep(600)"
-    with far_side("127.0.0.1", "") as far:
-        ends = [socket.create_connection(far.getsockname()) for _ in range(2)]
-        for end in ends:
-            end.set_inheritable(True)
-        with actor(cgroup, holder) as a:  # subprocess closes them: hand them over by name instead
-            assert not sockets.held_sockets([a.pid]).keys() & {os.fstat(e.fileno()).st_ino for e in ends}
-    inherited = cgroup.path.parent / (cgroup.path.name + "-2")
-    second = Cgroup(inherited)
-    try:
-        with far_side("127.0.0.1", "") as far:
-            ends = [socket.create_connection(far.getsockname()) for _ in range(2)]
-            process = second.popen("sleep", "600", pass_fds=[e.fileno() for e in ends])
-            spare = os.fstat(ends[1].fileno()).st_ino
-            report = sockets.destroy_sockets([process.pid], cgroupfs.subtree_ids(second.path), frozenset({spare}))
-            assert report.foreign == 1 and len(report.destroyed) == 1 and report.complete
-            with pytest.raises(ConnectionAbortedError):
-                ends[0].recv(1)
-            assert ends[1].send(b"x") == 1
-            process.kill()
-            process.wait()
-            for end in ends:
-                end.close()
-    finally:
-        second.remove()
+    with contextlib.ExitStack() as stack:
+        far = stack.enter_context(far_side("127.0.0.1", ""))
+        ends = [stack.enter_context(socket.create_connection(far.getsockname())) for _ in range(2)]
+        process = cgroup.popen("sleep", "600", pass_fds=[e.fileno() for e in ends])
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        spare = frozenset({os.fstat(ends[1].fileno()).st_ino})
+        report = sockets.destroy_sockets([process.pid], cgroupfs.subtree_ids(cgroup.path), spare)
+        assert report.foreign == 1 and len(report.destroyed) == 1 and report.complete
+        with pytest.raises(ConnectionAbortedError):
+            ends[0].recv(1)
+        assert ends[1].send(b"x") == 1
 
 
 def test_a_socket_in_a_namespace_that_every_process_has_left_is_found(cgroup: Cgroup, namespace: str) -> None:
@@ -169,6 +160,28 @@ for s in (listener, quiet):
         assert a.says().split() == [str(EINVAL)] * 2
 
 
+def test_a_socket_of_a_process_whose_first_thread_has_ended_is_found() -> None:
+    code = """
+import ctypes, os, socket, sys, threading, time
+far = socket.create_server(("127.0.0.1", 0))
+def stay():
+    while open("/proc/%d/stat" % os.getpid()).read().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    print("ready", os.fstat(far.fileno()).st_ino, flush=True)
+    time.sleep(600)
+threading.Thread(target=stay).start()
+ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        inode = int(process.stdout.readline().split()[1])
+        assert inode in sockets.held_sockets([process.pid])
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_packet_sockets_are_counted_not_forgotten(cgroup: Cgroup) -> None:
     code = """
 import socket, time
@@ -184,12 +197,12 @@ time.sleep(600)
 
 
 def test_entering_another_namespace_leaves_this_thread_where_it_was(namespace: str) -> None:
-    before = netns.own(), os.readlink("/proc/thread-self/ns/net"), threading.active_count()
+    before = netns.own(), Path("/proc/thread-self/ns/net").readlink(), threading.active_count()
     with far_side("127.0.0.1", namespace) as there:
         fd = netns.open_of_socket(there.fileno())
-        assert os.fstat(fd).st_ino == os.stat(f"/run/netns/{namespace}").st_ino != before[0]
+        assert os.fstat(fd).st_ino == Path(f"/run/netns/{namespace}").stat().st_ino != before[0]
         os.close(fd)
-    assert (netns.own(), os.readlink("/proc/thread-self/ns/net"), threading.active_count()) == before
+    assert (netns.own(), Path("/proc/thread-self/ns/net").readlink(), threading.active_count()) == before
 
 
 def test_a_listing_has_addresses_states_and_the_cgroup_that_made_it() -> None:
@@ -198,6 +211,4 @@ def test_a_listing_has_addresses_states_and_the_cgroup_that_made_it() -> None:
         mine = by_inode[os.fstat(end.fileno()).st_ino]
         assert str(mine) == f"tcp established [::1]:{end.getsockname()[1]} > [::1]:{far.getsockname()[1]}"
         assert by_inode[os.fstat(far.fileno()).st_ino].state == 10
-        from killswitch.kernel import procfs
-
         assert mine.cgroup == cgroupfs.cgroup_id(cgroupfs.from_root(procfs.cgroup(os.getpid())))

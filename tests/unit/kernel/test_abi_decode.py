@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import pytest
@@ -56,6 +57,16 @@ def test_exec() -> None:
         device=os.makedev(254, 3), nlink=1, memfd=True, predicates=1 << 255 | 1, generation=9, clause=-1,
         done=Done.KILLED | Done.SEVERED, verdict_ns=1234,
     )  # fmt: skip
+
+
+def test_decoded_events_are_as_frozen_as_any() -> None:
+    """They are made by a short cut."""
+    event = decode(exec_record(b"sh", b"/x", b"/x", b"x\0"), 8)
+    twin = dataclasses.replace(event)
+    assert type(event) is type(twin) is Exec
+    assert event == twin and hash(event) == hash(twin) and repr(event) == repr(twin)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        event.pid = 1  # type: ignore[misc]
 
 
 def test_exec_with_nothing_in_it() -> None:

@@ -87,7 +87,7 @@ def holds(expr: Expr, event: Exec) -> bool:
         return any((event.nlink == 0) is v for v in expr.values)
     if expr.field in ("user.id", "group.id"):
         have = event.uid if expr.field == "user.id" else event.gid
-        wanted = expr.values[0]
+        wanted = int(expr.values[0])
         return {"match": have in expr.values, "gte": have >= wanted, "lt": have < wanted}[expr.op]
     texts = texts_of(expr.field, event)
     if expr.op == "exists":

@@ -41,8 +41,8 @@ def test_terms_are_the_formula_or_cannot_be_passed_by_it(formula: Formula) -> No
     for bits in range(32):
         passed = any(term.holds(bits) for term in made)
         for known in range(4):
-            truth = holds(formula, bits, lambda p: bool(known >> p.values[0] & 1))  # noqa: B023
-            assert truth == holds(cheapest_first(formula), bits, lambda p: bool(known >> p.values[0] & 1))  # noqa: B023
+            truth = holds(formula, bits, lambda p: bool(known >> int(p.values[0]) & 1))  # noqa: B023
+            assert truth == holds(cheapest_first(formula), bits, lambda p: bool(known >> int(p.values[0]) & 1))  # noqa: B023
             assert passed or not truth
             assert not exact or passed == truth
 

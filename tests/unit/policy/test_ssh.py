@@ -29,6 +29,7 @@ def walk(*tokens: str) -> set[str]:
         (["-Q", "cipher", "-R", "9000"], set()),
         (["-%", "-R", "9000", "h"], set()),  # a usage error
         (["--", "h", "-R", "9000"], set()),
+        (["-i", "--", "h", "-R", "9000"], set()),  # ssh.c takes the value for the end of the options
         (["h", "-N", "ls", "-R", "9000"], set()),
         (["-o", "RemoteForward", "h"], set()),  # no argument: ssh refuses
         (["-o", "RemoteForward=#x", "h"], set()),
