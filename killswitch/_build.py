@@ -66,14 +66,16 @@ def main() -> int:
 
 def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
     _build_here()
-    return _setuptools().build_wheel(wheel_directory, config_settings, metadata_directory)
+    name: str = _setuptools().build_wheel(wheel_directory, config_settings, metadata_directory)
+    return name
 
 
 def build_editable(
     wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
 ) -> str:
     _build_here()
-    return _setuptools().build_editable(wheel_directory, config_settings, metadata_directory)
+    name: str = _setuptools().build_editable(wheel_directory, config_settings, metadata_directory)
+    return name
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from killswitch.control import convert, wiretext
 from killswitch.control.orders import AlreadyUsed
 
 if TYPE_CHECKING:
-    from google.rpc import status_pb2  # type: ignore[import-untyped]
+    from google.rpc import status_pb2
 
 DOMAIN = "killswitch.v1"
 DETAILS_KEY = "grpc-status-details-bin"
