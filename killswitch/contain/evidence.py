@@ -54,6 +54,7 @@ class Capture:
         path = subject.workload.directory()
         folder = Folder(incident_folder(self._evidence_dir, subject.incident or f"workload-{subject.workload.id}"))
         collector = Collector(folder, self._limits, clock + self._limits.seconds)
+        used = cgroupfs.cpu_usage_ns(path)
         pids = cgroupfs.processes(path)
         processes, files, memory = collector.processes(pids)
         folder.write_json("processes.json", processes)
@@ -62,6 +63,7 @@ class Capture:
         folder.write_json("sockets.json", collector.sockets(pids, cgroupfs.subtree_ids(path), subject.destroyed))
         if subject.hot:
             self._name_functions(folder, collector)
+        used = cgroupfs.cpu_usage_ns(path) - used
         manifest: dict[str, Any] = {
             "format": FORMAT,
             "incident": subject.incident,
@@ -73,6 +75,7 @@ class Capture:
             "started_unix": started,
             "finished_unix": time.time(),
             "processes": len(processes),
+            "cpu_ns_meanwhile": used,  # 0: nothing of it ran while this was captured, so it all belongs together
             "complete": not collector.left_out,
             "left_out": collector.left_out,
             "files": folder.files,
@@ -82,6 +85,7 @@ class Capture:
             "folder": str(folder.path),
             "manifest_sha256": digest,
             "processes": len(processes),
+            "cpu_ns": used,
             "files": len(folder.files),
             "left_out": len(collector.left_out),
         }

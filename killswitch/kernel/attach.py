@@ -47,11 +47,13 @@ def attach_tracing(generation: pins.Generation) -> None:
 def attach_cgroup(generation: pins.Generation, storage: Map, cgroup_fd: int, cgroup_id: int, slot: int) -> None:
     """Attach to a cgroup what is not attached yet, each pinned, and tell the programs which workload it is.
 
-    Raises KernelError, with everything detached again, when one cannot be attached.
+    Raises KernelError, with what was attached here detached again, when one cannot be attached; what had been attached
+    before stays (it may be what keeps a workload severed).
     """
     directory = generation.cgroup(cgroup_id)
     pins.make(directory)
     told = False
+    made: list[Path] = []
     try:
         for name, kind in CGROUP.items():
             pin = directory / name
@@ -60,13 +62,17 @@ def attach_cgroup(generation: pins.Generation, storage: Map, cgroup_fd: int, cgr
                     link = libbpf.link_cgroup(program, cgroup_fd, kind, f"{name} to cgroup {cgroup_id}")
                     try:
                         libbpf.obj_pin(link, pin)
+                        made.append(pin)
                     finally:
                         os.close(link)
             if not told:
                 storage.put(cgroup_id.to_bytes(8, "little"), abi.CGROUP_SLOT.codec.pack(cgroup_id, slot))
                 told = True
     except KernelError:
-        pins.detach_all(directory)
+        for pin in made:
+            pins.detach(pin)
+        with contextlib.suppress(OSError):  # not empty
+            directory.rmdir()
         raise
 
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from functools import lru_cache
 from mmap import mmap
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from killswitch.events import (
     CgroupCreated,
@@ -57,9 +57,9 @@ def _maker(cls: type[_E]) -> Callable[..., _E]:
     open_class = dataclasses.make_dataclass(f"_{cls.__name__}", members, slots=True)
 
     def make(*values: object) -> _E:
-        made = open_class(*values)
+        made: Any = open_class(*values)
         made.__class__ = cls
-        return made  # type: ignore[return-value]
+        return cast(_E, made)
 
     return make
 

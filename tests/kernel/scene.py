@@ -20,9 +20,9 @@ class Actor:
         command: list[str | Path] = [sys.executable, "-c", textwrap.dedent(code), *arguments]
         if enter:
             command = ["ip", "netns", "exec", enter, *command]
-        self.process = cgroup.popen(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = cgroup.popen(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout
-        self.first = str(self.process.stdout.readline()).strip()  # blocks until it is ready; "" = it ended
+        self.first = self.process.stdout.readline().decode().strip()  # blocks until it is ready; "" = it ended
         assert self.first.startswith("ready"), "the actor did not come up"
 
     @property
@@ -31,7 +31,7 @@ class Actor:
 
     def says(self) -> str:
         """Give it its line; everything that it prints until it ends."""
-        return str(self.process.communicate("\n", timeout=20)[0])
+        return self.process.communicate(b"\n", timeout=20)[0].decode()
 
 
 @contextmanager

@@ -77,6 +77,7 @@ def test_what_is_kept_of_a_suspect(plane: DataPlane, watched: Cgroup, tmp_path: 
         n: f["sha256"] for n, f in manifest["files"].items()
     }
     assert manifest["complete"] is True and manifest["left_out"] == []
+    assert manifest["cpu_ns_meanwhile"] == 0
     assert manifest["containment"] == "severed+frozen" and manifest["workload"]["id"] == watched.id
     assert all(SECRET.encode() not in f.read_bytes() for f in files.values())
 

@@ -195,7 +195,9 @@ def test_upgrade_tells_what_nobody_had_read(open_plane: Open, other_object: Path
     plane.close()
     cgroup.run("/bin/true")
     lost = open_plane(other_object).losses()
-    assert [(x.reason, x.count) for x in lost] == [("upgrade", 2), ("upgrade", 1)], "move and exec; exit"
+    assert [x.reason for x in lost] == ["upgrade", "upgrade"]
+    execs, flows = (x.count for x in lost)
+    assert execs >= 2 and flows == 1, "its move and its exec (and cgroups that others made); its exit"
 
 
 def test_upgrade_keeps_knowing_where_processes_are(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.commands import Contain, ReadCode, RecordFinding
+from killswitch.commands import Command, Contain, ReadCode, RecordFinding
 from killswitch.detect.hashing import Score, score
 from killswitch.detect.load import MAX_HOT, representative
 from killswitch.engine import Engine
@@ -231,7 +231,7 @@ def test_the_engine_finds_the_burner_and_not_the_compressor(plane: DataPlane) ->
     """All of the way: samples, the engine's request, the process's memory, the score, ``for:``, the order to contain."""
     compiled = compile_policies([load_text(POLICY, "real.yaml")])
     engine = Engine(compiled)
-    out = []
+    out: list[Command] = []
     with ExitStack() as stack:
         burner = start(stack, plane, "engine-burner", f"exec {program('burner')} 60", nice=-19)
         gzip = start(stack, plane, "engine-gzip", f"({TEXT}) | gzip -9 -c")

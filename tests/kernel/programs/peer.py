@@ -1,7 +1,7 @@
 """A process with every kind of socket, made beforehand; told on stdin which to use, answers with what it saw.
 
-Commands: ``use NAME`` sends on it, and says how many bytes came in from the far side within a moment; ``new`` tries to
-make sockets; ``hear NAME`` waits for something to come in.
+Commands: ``use NAME`` sends on it; ``new`` tries to make sockets; ``hear NAME`` waits for something to come in,
+``silent NAME`` for a moment in which nothing may.
 """
 
 import select
@@ -50,6 +50,6 @@ for line in sys.stdin:
             print("sent", flush=True)
         except OSError as e:
             print(f"refused {e.errno}", flush=True)
-    elif command == "hear":
-        came = bool(select.select([s], [], [], 0.3)[0])
+    elif command in ("hear", "silent"):
+        came = bool(select.select([s], [], [], 10 if command == "hear" else 0.3)[0])
         print(f"heard {len(s.recv(4096))}" if came else "silence", flush=True)
