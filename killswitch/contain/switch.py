@@ -251,37 +251,6 @@ class Switch:
             return _failed(watch, e)
         return watch.receipt(Outcome.DONE, {"pid": command.pid, "exited": 1})
 
-    async def pull_back(self, workload: WorkloadRef, pid: int, start_ticks: int) -> Receipt:
-        """Bring a process that slipped out of a frozen workload back into it; one that cannot be is killed. Never raises.
-
-        A process that is moved out of a frozen cgroup runs again: ``events.CgroupMove`` tells of it.
-        """
-        watch = Stopwatch(Step.FREEZE, workload.id)
-        try:
-            self._protected.check_process(pid)
-            with pidfd.process(pid, start_ticks) as fd:
-                return watch.receipt(Outcome.DONE, {"pid": pid, **await self._into(workload, pid, fd)})
-        except errors.Protected as e:
-            return watch.receipt(Outcome.REFUSED, {"pid": pid}, str(e))
-        except Gone:
-            return watch.receipt(Outcome.DONE, {"pid": pid, "exited": 1, "already": 1})
-        except Exception as e:
-            return _failed(watch, e)
-
-    async def _into(self, workload: WorkloadRef, pid: int, fd: int) -> Proof:
-        try:
-            path = workload.directory()
-            cgroupfs.move(path, pid)
-            if await cgroupfs.wait_frozen(path, self._freeze_timeout_s):
-                return {"pulled_back": 1, "frozen": 1}
-            why = "it does not freeze there"
-        except KernelError as e:
-            why = str(e)
-        pidfd.send(fd, signal.SIGKILL)
-        if not await pidfd.wait_exit(fd, EXIT_S):
-            raise StepFailed(f"process {pid} lives {EXIT_S:g} s after SIGKILL", {"pid": pid, "exited": 0})
-        return {"pulled_back": 0, "fallback": "killed", "why": why}
-
     # --- level-triggered ----------------------------------------------------------------------------------------------
 
     def observe(self, workload: WorkloadRef) -> Containment:

@@ -20,7 +20,7 @@ from killswitch.commands import Outcome, Receipt, Response, Step
 from killswitch.control.client import Client
 from killswitch.control.service import EventFilter, IncidentInfo
 from tests.demo.acts import Act, innocent_work, rogue_acts
-from tests.rig.daemon import RealDaemon
+from tests.rig.daemon import Daemon
 from tests.rig.farside import Counter
 from tests.rig.netns import FarSide
 from tests.rig.pool import Pool
@@ -129,7 +129,7 @@ def table(outcomes: list[Outcomes], innocent: tuple[int, str, int]) -> Table:
     return shown
 
 
-def play(daemon: RealDaemon, directory: Path, stack: contextlib.ExitStack) -> bool:
+def play(daemon: Daemon, directory: Path, stack: contextlib.ExitStack) -> bool:
     far = stack.enter_context(FarSide("ks-demo"))
     counter = stack.enter_context(Counter(far))
     pools = (stack.enter_context(Pool(far, 3333)), stack.enter_context(Pool(far, 3334)))
@@ -192,7 +192,7 @@ def main() -> int:
     say("bold", "starting the daemon, with its own state, pins and cgroups, and the shipped policies")
     directory = Path(tempfile.mkdtemp(prefix="ks-demo-"))
     try:
-        with RealDaemon("ks-demo") as daemon, contextlib.ExitStack() as stack:
+        with Daemon("ks-demo") as daemon, contextlib.ExitStack() as stack:
             say("green", f"armed {daemon.ready_seconds:.2f} s after its start")
             held = play(daemon, directory, stack)
     finally:
