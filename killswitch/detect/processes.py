@@ -38,17 +38,6 @@ class Process:
         return tuple(map(text, raw.split(b"\0"))) if self.argv else ()
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessView:
-    """One line of a process tree, for people."""
-
-    pid: int
-    start_ticks: int
-    ppid: int
-    name: str
-    command_line: str
-
-
 class ProcessTable:
     """The live processes of one workload, least recently heard of first."""
 
