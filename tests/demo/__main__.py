@@ -109,7 +109,9 @@ def table(outcomes: list[Outcomes], innocent: tuple[int, str, int], width: int) 
         rule = finding.rule if finding else "[red]not found[/]"
         mark = "[green]yes[/]" if o.held else "[bold red]NO[/]"
         packets = str(o.packets_after) if o.packets_after >= 0 else "—"
-        shown.add_row(o.act.title, rule, *[", ".join(done).replace("_", " ")] * roomy, *times(o, finding), packets, mark)
+        shown.add_row(
+            o.act.title, rule, *[", ".join(done).replace("_", " ")] * roomy, *times(o, finding), packets, mark
+        )
     status, containment, acted = innocent
     good = status == 0 and containment == "free" and not acted
     mark = f"[green]exit {status}[/]" if good else f"[bold red]exit {status}[/]"

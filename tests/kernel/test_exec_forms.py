@@ -21,6 +21,7 @@ from killswitch.events import Done, Exec
 from killswitch.kernel.dataplane import DataPlane
 from killswitch.policy.compile import compile_policies
 from killswitch.policy.compiled import Compiled
+from killswitch.policy.inode import os_inode
 from killswitch.policy.load import load_files
 from killswitch.policy.model import Policy, Predicate, Rule
 from tests.kernel.cgroups import Cgroup
@@ -338,3 +339,60 @@ def test_padding_before_the_word_is_never_innocent(scene: Scene, compile_program
     assert cut.argv == whole[:4096]
     found = compiled.matches(cut, 1, {"process.command_line_bytes": whole})
     assert [m.rule.id for m in found] == ["reverse-ssh-tunnel"]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_inode_of_a_file_on_an_overlay(scene: Scene, layers: int) -> None:
+    """Over two file systems, ``stat`` there answers with a device that no inode has."""
+    read, write = os.pipe()
+    place, file = scene.folder / "o", scene.folder / "o/merged/forbidden"
+
+    def start() -> None:
+        check(LIBC.unshare(CLONE_NEWNS))
+        check(LIBC.mount(None, b"/", None, MS_REC | MS_PRIVATE, None))
+        for name in ("a", "b", "merged"):
+            (place / name).mkdir(parents=True)
+            if name == "a" or (name == "b" and layers == 2):
+                check(LIBC.mount(b"none", bytes(place / name), b"tmpfs", 0, None))
+        shutil.copy(scene.program, place / "a/forbidden")
+        lower = f"lowerdir={place}/a:{place}/b,xino=off"
+        check(LIBC.mount(b"none", bytes(file.parent), b"overlay", 0, lower.encode()))
+        os.write(write, repr(os_inode(str(file))).encode())
+        os.execv(file, scene.argv)
+
+    event = scene.judged(start, {"name", "args"})
+    assert os.read(read, 100).decode() == repr((event.device, event.inode))
+    os.close(read)
+    os.close(write)
+
+
+@pytest.mark.parametrize("way", ["itself", "symbolic link", "hard link", "other name", "loader", "script"])
+def test_the_real_client(scene: Scene, way: str) -> None:
+    client = Path(shutil.which("ssh") or pytest.skip("needs the OpenSSH client: apt install openssh-client")).resolve()
+    compiled = compile_policies(load_files([SHIPPED]))
+    scene.plane.load_policy(compiled.tables, 2)
+    link = client.with_name(f"ks-test-{os.getpid()}") if way == "hard link" else scene.folder / "x"
+    start, options = {"symbolic link": link, "hard link": link}.get(way, client), ["-NR", "9000:localhost:22"]
+    first = "sshd: x" if way == "other name" else "x"
+    if way == "loader":
+        loaders = [p for p in Path("/lib64").glob("ld-linux-*") if p.exists()] or pytest.skip("needs glibc's loader")
+        start, options = loaders[0], [str(client), *options]
+    try:
+        if way == "symbolic link":
+            link.symlink_to(client)
+        elif way == "hard link":
+            link.hardlink_to(client)
+        elif way == "script":
+            start = scene.folder / "script"
+            start.write_text(f"#!{client} -NR9000:localhost:22\n")
+            start.chmod(0o755)
+            options = []
+        argv = [first, *options, "-p1", "127.0.0.1"]
+        assert scene.run(lambda: os.execv(start, argv)) == -signal.SIGKILL
+    finally:
+        if way == "hard link":
+            link.unlink(missing_ok=True)
+    (event,) = scene.execs()
+    rules = {m.rule.id for m in dataclasses.replace(compiled, generation=2).matches(event, 1)}
+    assert rules & {"reverse-ssh-tunnel", "reverse-tunnel-other-client"}
+    assert event.done == Done.KILLED | Done.SEVERED

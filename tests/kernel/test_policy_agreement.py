@@ -19,8 +19,9 @@ from killswitch.commands import FREE, Level, Mode, Response
 from killswitch.events import Done, Exec
 from killswitch.kernel import cgroupfs
 from killswitch.kernel.dataplane import DataPlane
-from killswitch.policy.compile import compile_policies, os_inode
+from killswitch.policy.compile import compile_policies
 from killswitch.policy.compiled import Compiled
+from killswitch.policy.inode import os_inode
 from killswitch.policy.model import Policy, Predicate, Rule
 from tests.rig.build import program
 from tests.unit.policy.matcher_strategies import SEGMENT, TEXT, policies

@@ -180,14 +180,21 @@ def test_a_contained_workload_is_kept_and_named(run: Run, house: House, cgroup: 
     said = process.communicate(timeout=30)[1]
     assert said == "killswitch: workload job was contained: incident inc-3 (killswitch incidents inc-3)\n"
     assert process.returncode == 0
-    assert [kind for kind, _, _ in house.told] == ["watch"]
+    assert [kind for kind, _, _ in house.told] == ["watch", "unwatch"]  # the daemon has the last word: it was refused
+
+
+def test_what_a_monitoring_rule_found_is_named_though_its_workload_goes(run: Run, house: House, cgroup: Path) -> None:
+    house.watched = [workload("job", path=str(cgroup), incident="inc-3", processes=0)]
+    said = run("--", "true").communicate(timeout=30)[1]
+    assert said == "killswitch: workload job was reported: incident inc-3 (killswitch incidents inc-3)\n"
+    assert [kind for kind, _, _ in house.told] == ["watch", "unwatch"]
 
 
 def test_leftover_processes_keep_it_watched(run: Run, house: House, cgroup: Path) -> None:
     house.watched = [workload("job", path=str(cgroup), processes=2)]
     said = run("--", "true").communicate(timeout=30)[1]
     assert said == "killswitch: workload job has 2 processes left, and stays watched (killswitch workloads)\n"
-    assert [kind for kind, _, _ in house.told] == ["watch"]
+    assert [kind for kind, _, _ in house.told] == ["watch", "unwatch"]
 
 
 def test_a_workload_that_no_policy_watches_is_warned_about(run: Run, house: House, cgroup: Path) -> None:
