@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from killswitch.commands import FREE
@@ -152,10 +153,9 @@ def test_a_signal_sent_to_us_is_handed_on(run: Run, cgroup: Path, sent: signal.S
 
 
 def test_told_to_end_while_frozen_it_says_so_and_leaves(run: Run, house: House, cgroup: Path) -> None:
-    process = run("--", "sh", "-c", f"trap '' INT; echo $$; touch {cgroup}/ready; exec sleep 60 >/dev/null 2>&1")
+    process = run("--", "sh", "-c", f"trap '' INT; touch {cgroup}/ready; exec sleep 60 >/dev/null 2>&1")
     until((cgroup / "ready").exists)
-    assert process.stdout
-    child = int(process.stdout.readline())
+    [child] = [c.pid for c in psutil.Process(process.pid).children() if c.name() != "killswitch-init"]
     try:
         (cgroup / "cgroup.events").write_text("populated 1\nfrozen 1\n")
         process.send_signal(signal.SIGINT)
