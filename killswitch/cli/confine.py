@@ -7,7 +7,7 @@ import os
 import pwd
 from dataclasses import dataclass, field
 
-from killswitch.cli import syscalls
+from killswitch.cli import syscallfilter, syscalls
 from killswitch.cli.capabilities import KEPT
 from killswitch.cli.surroundings import Surroundings, arrange
 
@@ -67,6 +67,8 @@ def apply(wanted: Confinement) -> None:
         arrange(wanted.surroundings)
     try:
         have = syscalls.permitted()
+        if wanted.bounding is not None and _SYS_ADMIN not in wanted.added:
+            syscallfilter.install()  # as long as we may, whatever becomes of no_new_privs
         if wanted.bounding is not None:
             syscalls.bound(wanted.bounding)
             have &= wanted.bounding

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from collections.abc import Iterable
 
 CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
@@ -13,6 +14,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_SLAVE
 _SET_DUMPABLE, _SET_KEEPCAPS, _SET_NAME, _CAPBSET_READ, _CAPBSET_DROP, _NO_NEW_PRIVS, _CAP_AMBIENT = (
     4, 8, 15, 23, 24, 38, 47,
 )  # fmt: skip
+_SET_SECCOMP, _SECCOMP_FILTER = 22, 2
 _AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 2, 4
 _CAP_V3 = 0x20080522
 
@@ -68,6 +70,12 @@ def keep_capabilities() -> None:
 
 def no_new_privs() -> None:
     _prctl(_NO_NEW_PRIVS, 1)
+
+
+def seccomp(code: int, instructions: int) -> None:
+    """Install the classic BPF program at this address."""
+    filter_ = ctypes.create_string_buffer(struct.pack("@HP", instructions, code))
+    _prctl(_SET_SECCOMP, _SECCOMP_FILTER, ctypes.addressof(filter_))
 
 
 def permitted() -> frozenset[int]:
