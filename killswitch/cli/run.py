@@ -15,7 +15,7 @@ from killswitch.cli.child import CannotRun, Child, find
 from killswitch.cli.exits import Exit, complain
 from killswitch.cli.privileges import Privileges, privilege_options
 from killswitch.cli.session import Session, command
-from killswitch.cli.terminal import Terminal
+from killswitch.cli.terminal import Terminal, is_foreground, take_back
 from killswitch.errors import KillswitchError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def run(session: Session, name: str | None, parent: str | None, privileges: Priv
     When it ends, its cgroup goes; but a workload that was contained is kept, and so is one that left processes behind.
     If it is frozen while it runs, that is said; Ctrl-C then returns 5, and the workload stays as it is.
     """
+    had_terminal = is_foreground()
     suffix = os.urandom(3).hex()
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(cmd[0]).name).strip("-")[:40] or "cmd"
     directory = f"{name or plain}-{suffix}"
@@ -82,6 +83,8 @@ def run(session: Session, name: str | None, parent: str | None, privileges: Priv
         complain(str(error))
         return error.status
     status = child.wait(lambda: _frozen(Path(info.path)), _Frozen(info))
+    if had_terminal and status is not None:
+        take_back()
     if status is None:
         complain(
             f"left {info.name} as it is: frozen.\n"

@@ -236,3 +236,28 @@ def test_an_interactive_shell_has_job_control(run: Run) -> None:
         assert process.wait(30) == 9
     finally:
         os.close(ours)
+
+
+def test_after_an_interactive_shell_the_terminal_is_ours_again(run: Run) -> None:
+    """A script that goes on to read from it would otherwise be refused, as a background process."""
+    ours, theirs = pty.openpty()
+    script = '"$@"; read line; echo "got:$line"; exit 5'
+    process = run(
+        "--", "bash", "--norc", "--noprofile", "-i",
+        by=("setsid", "-c", "sh", "-c", script, "sh"), stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    try:
+        os.write(ours, b"PS1='rea''dy> '\n")
+        for wanted, answer in ((b"ready> ", b"exit\n"), (b"exit", b""), (b"\n", b"word\n"), (b"got:word", b"")):
+            end = time.monotonic() + 20
+            while wanted not in seen:
+                assert time.monotonic() < end, seen
+                if select.select([ours], [], [], 0.2)[0]:
+                    seen += os.read(ours, 4096)
+            seen = seen.partition(wanted)[2]
+            os.write(ours, answer)
+        assert process.wait(30) == 5
+    finally:
+        os.close(ours)
