@@ -13,8 +13,9 @@ import click
 from killswitch.cli import human
 from killswitch.cli.child import CannotRun, Child, find
 from killswitch.cli.exits import Exit, complain
+from killswitch.cli.privileges import Privileges, privilege_options
 from killswitch.cli.session import Session, command
-from killswitch.cli.terminal import Terminal
+from killswitch.cli.terminal import Terminal, is_foreground, take_back
 from killswitch.errors import KillswitchError, TargetError
 
 if TYPE_CHECKING:
@@ -43,24 +44,29 @@ def _check_name(context: click.Context, parameter: click.Parameter, value: str |
     help="Make its cgroup below this one; a policy has to watch it.  [env: KILLSWITCH_CGROUP_PARENT; "
     "default: the configuration's, /killswitch]",
 )
+@privilege_options
 @click.argument("cmd", metavar="-- CMD [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
 @command
-def run(session: Session, name: str | None, parent: str | None, cmd: tuple[str, ...]) -> int:
+def run(session: Session, name: str | None, parent: str | None, privileges: Privileges, cmd: tuple[str, ...]) -> int:
     """Run CMD as a new watched workload.
 
     CMD is watched, and judged, from its first instruction. The exit status is CMD's (128+N when signal N ended it, 127
-    when there is no such command, 126 when it cannot be executed).
+    when there is no such command, 126 when it cannot be executed, 125 when it could not be confined).
+
+    CMD has no_new_privs, none of the capabilities that defeat containment, processes of its own only to signal, and
+    cannot write the cgroup tree or reach the daemon: the options give single things back.
 
     When it ends, its cgroup goes; but a workload that was contained is kept, and so is one that left processes behind.
     If it is frozen while it runs, that is said; Ctrl-C then returns 5, and the workload stays as it is.
     """
+    had_terminal = is_foreground()
     suffix = os.urandom(3).hex()
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(cmd[0]).name).strip("-")[:40] or "cmd"
     directory = f"{name or plain}-{suffix}"
     try:
         program = find(cmd[0])
         cgroup = f"{(parent or _default_parent()).rstrip('/')}/{directory}"
-        child = Child(program, cmd)  # before gRPC is loaded: see there
+        child = Child(program, cmd, privileges.confinement(session.path()))  # before gRPC is loaded: see there
         try:
             with session.client() as client:
                 info = client.watch(cgroup, f"run: {cmd[0]}", name=name or directory, create=True)
@@ -77,6 +83,8 @@ def run(session: Session, name: str | None, parent: str | None, cmd: tuple[str, 
         complain(str(error))
         return error.status
     status = child.wait(lambda: _frozen(Path(info.path)), _Frozen(info))
+    if had_terminal and status is not None:
+        take_back()
     if status is None:
         complain(
             f"left {info.name} as it is: frozen.\n"
