@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from killswitch.commands import ACCEPTS, BIT_MEMFD, BIT_TRUNCATED, BIT_UNLINKED, KernelTables
 from killswitch.events import Event, Exec
-from killswitch.policy import matcher
-from killswitch.policy.clauses import Formula, Term, holds
-from killswitch.policy.fields import COMMAND_LINE_BYTES, EVENT_TYPES, names, values_of
-from killswitch.policy.model import Policy, Predicate, Rule
+from killswitch.policy.clauses import Formula, Term
+from killswitch.policy.decide import Decision, decision
+from killswitch.policy.fields import COMMAND_LINE_BYTES, EVENT_TYPES, names
+from killswitch.policy.model import Policy, Rule
 from killswitch.policy.workloads import glob_pattern
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
@@ -42,8 +42,8 @@ class _Plan(NamedTuple):
 
     keys: int  # an exec that has none of these bits can match none of ``exec``...
     always: bool  # ...unless some rule needs none
-    exec: tuple[tuple[CompiledRule, Program], ...]
-    other: Mapping[type, tuple[tuple[CompiledRule, Program], ...]]
+    exec: tuple[tuple[CompiledRule, Program, Decision | None], ...]  # None: the terms alone decide
+    other: Mapping[type, tuple[tuple[CompiledRule, Decision], ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +132,8 @@ class Compiled:
         """
         plan = self._plans.get(policies) or self._plan(policies)
         if type(event) is not Exec:
-            rules = plan.other.get(type(event), ())
-            return (
-                tuple(rule for rule, program in rules if self._formula_holds(program, 0, event, extra)) if rules else ()
-            )
+            rules = plan.other.get(type(event))
+            return tuple([rule for rule, decide in rules if decide(0, event, extra)]) if rules else ()
         if event.generation == self.generation and self.generation and event.argv_total <= len(event.argv):
             bits = event.predicates
         else:
@@ -144,9 +142,9 @@ class Compiled:
             return ()
         return tuple(
             rule
-            for rule, program in plan.exec
+            for rule, program, decide in plan.exec
             if any(bits & mask == value for mask, value in program.terms)
-            and (program.formula is None or self._formula_holds(program, bits, event, extra))
+            and (decide is None or decide(bits, event, extra))
         )
 
     def undecided(self, event: Exec, policies: int) -> tuple[CompiledRule, ...]:
@@ -158,7 +156,7 @@ class Compiled:
         plan = self._plans.get(policies) or self._plan(policies)
         return tuple(
             rule
-            for rule, program in plan.exec
+            for rule, program, _ in plan.exec
             if any(
                 (bits ^ value) & mask & known == 0
                 and (mask & ~known or (program.formula and rule.fields & _OF_ARGUMENTS))
@@ -179,18 +177,18 @@ class Compiled:
         whole = dataclasses.replace(event, argv=event.argv + later[len(event.argv) :], argv_total=0)
         return whole, self.predicates(whole) | 1 << BIT_TRUNCATED
 
-    def _formula_holds(self, program: Program, bits: int, event: Event, extra: Mapping[str, object]) -> bool:
-        def judge(predicate: Predicate) -> bool:
-            return matcher.judge(predicate, values_of(predicate.field, event, extra))
-
-        return program.formula is not None and holds(program.formula, bits, judge)
-
     def _plan(self, policies: int) -> _Plan:
         chosen = [pair for pair in zip(self.rules, self.programs, strict=True) if policies >> pair[0].policy_index & 1]
-        execs = [pair for pair in chosen if pair[0].rule.on == "exec"]
-        values = [term.value for _, program in execs for term in program.terms]
+        execs = [
+            (r, p, decision(p.formula, Exec) if p.formula is not None else None)
+            for r, p in chosen
+            if r.rule.on == "exec"
+        ]
+        values = [term.value for _, program, _ in execs for term in program.terms]
         other = {
-            kind: tuple(p for p in chosen if p[0].rule.on == on) for on, kind in EVENT_TYPES.items() if kind is not Exec
+            kind: tuple((r, decision(p.formula, kind)) for r, p in chosen if r.rule.on == on and p.formula is not None)
+            for on, kind in EVENT_TYPES.items()
+            if kind is not Exec
         }
         plan = _Plan(_keys(values), not all(values), tuple(execs), other)
         self._plans[policies] = plan
