@@ -8,6 +8,8 @@ from collections.abc import Generator
 
 import pytest
 
+import tests.rig  # noqa: F401 (it sets up gRPC, before a test loads it)
+
 MISSING = re.compile(r"not installed|apt install|needs root", re.IGNORECASE)
 
 

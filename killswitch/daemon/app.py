@@ -269,7 +269,6 @@ def run(config: Config) -> int:
             file=sys.stderr,
         )
         return 1
-    process.prepare()
     try:
         return asyncio.run(serve(config))
     except (PolicyError, ConfigError) as e:

@@ -22,7 +22,8 @@ _M_ARENA_MAX = -8  # malloc.h
 
 
 def prepare() -> None:
-    """Before any thread is started: they inherit it."""
+    """Before any thread is started: they inherit it. What is made until ``armed`` stays: nothing is collected meanwhile."""
+    gc.disable()
     _go_first()
     sys.setswitchinterval(SWITCH_S)
     with contextlib.suppress(AttributeError):  # glibc's own
@@ -30,10 +31,11 @@ def prepare() -> None:
 
 
 def armed() -> None:
-    """What is there now stays: the collector looks at what comes later only, in microseconds where it took tens of
+    """From now on the collector works, and looks only at what comes later: in microseconds where it took tens of
     milliseconds."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _go_first() -> None:

@@ -173,7 +173,8 @@ def scores(plane: DataPlane, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     for name, hashes in (("des", DES), ("bcrypt", BCRYPT)):
         (source.parent / name).write_text("".join(f"user{i}:{h}\n" for i, h in enumerate(hashes.split())))
     words = {"burner": program("burner"), "source": source, "home": source.parent}
-    commands = {name: command.format(**words) for name, command in {**HASHING, **ORDINARY}.items()}
+    own = f"export TMPDIR='{source.parent}'; "  # they are killed: what they have in /tmp then would stay there
+    commands = {name: own + command.format(**words) for name, command in {**HASHING, **ORDINARY}.items()}
     usable = {n: c for n, c in commands.items() if all(shutil.which(tool) for tool in tools(c))}
     found: dict[str, Score] = {}
     names = list(usable)
