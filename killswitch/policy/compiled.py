@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from killswitch.commands import ACCEPTS, BIT_MEMFD, BIT_TRUNCATED, BIT_UNLINKED, KernelTables
-from killswitch.events import Event, Exec
+from killswitch.commands import ACCEPTS, BIT_MEMFD, BIT_TRUNCATED, BIT_UNLINKED, WIRE_WINDOW, KernelTables
+from killswitch.events import Event, Exec, Wire
 from killswitch.policy import matcher
 from killswitch.policy.clauses import Formula, Term, holds
-from killswitch.policy.fields import COMMAND_LINE_BYTES, EVENT_TYPES, names, values_of
+from killswitch.policy.fields import COMMAND_LINE_BYTES, EVENT_TYPES, PROGRAM, names, values_of
 from killswitch.policy.model import Policy, Predicate, Rule
 from killswitch.policy.workloads import glob_pattern
 
@@ -101,6 +101,12 @@ class Compiled:
                 bits |= walk(grammar.start, argv)
         return bits
 
+    def wire_predicates(self, sent: bytes, received: bytes) -> int:
+        """The same of a flow's first bytes, without those of the program behind it."""
+        tables = self.tables
+        seen = self._walk(tables.start_sent, sent[:WIRE_WINDOW])
+        return seen | self._walk(tables.start_received, received[:WIRE_WINDOW])
+
     def _walk(self, state: int, text: bytes) -> int:
         rows, accepts, bits = self._rows, self.tables.accepts, 0
         if state:
@@ -120,6 +126,14 @@ class Compiled:
                 return index
         return -1
 
+    def wire_clause(self, predicates: int, policies: int, *, maker_known: bool) -> int:
+        """The same for the first bytes of a flow. Of a program that these tables have not judged nothing is assumed."""
+        for index, clause in enumerate(self.tables.wire_clauses):
+            if policies >> clause.policy & 1 and predicates & clause.mask == clause.value:
+                if maker_known or not clause.mask & ~self.tables.wire_bits:
+                    return index
+        return -1
+
     # --- the daemon's judgement --------------------------------------------------------------------------------------
 
     def matches(self, event: Event, policies: int, extra: Mapping[str, object] = _NOTHING) -> tuple[CompiledRule, ...]:
@@ -131,6 +145,8 @@ class Compiled:
         ``not`` hold for it.
         """
         plan = self._plans.get(policies) or self._plan(policies)
+        if type(event) is Wire:
+            return self._wire_matches(plan, event, extra)
         if type(event) is not Exec:
             rules = plan.other.get(type(event), ())
             return (
@@ -145,6 +161,22 @@ class Compiled:
         return tuple(
             rule
             for rule, program in plan.exec
+            if any(bits & mask == value for mask, value in program.terms)
+            and (program.formula is None or self._formula_holds(program, bits, event, extra))
+        )
+
+    def _wire_matches(self, plan: _Plan, event: Wire, extra: Mapping[str, object]) -> tuple[CompiledRule, ...]:
+        if event.generation == self.generation and self.generation:
+            bits = event.predicates
+        else:  # other tables: what was kept of it has to do
+            bits = self.wire_predicates(event.sent, event.received)
+        if event.generation != self.generation or not self.generation or not event.maker_known:
+            program = extra.get(PROGRAM)
+            if isinstance(program, Exec):
+                bits |= self.predicates(program) & ~self.tables.wire_bits
+        return tuple(
+            rule
+            for rule, program in plan.other.get(Wire, ())
             if any(bits & mask == value for mask, value in program.terms)
             and (program.formula is None or self._formula_holds(program, bits, event, extra))
         )
