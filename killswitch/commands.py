@@ -81,7 +81,9 @@ class Finding:
     start_ticks: int
     summary: str  # one line for people: who did what
     event: Event
-    verdict_ns: int = 0  # from the event to the verdict; the engine has no clock, and leaves what it judged to the daemon
+    verdict_ns: int = (
+        0  # from the event to the verdict; the engine has no clock, and leaves what it judged to the daemon
+    )
 
 
 @dataclass(frozen=True, slots=True)

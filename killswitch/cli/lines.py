@@ -106,8 +106,8 @@ def _wire(e: Wire) -> str:
     acts = [word for flag, word in ((Done.DENIED, "denied"), (Done.SEVERED, "severed")) if flag in e.done]
     act = " " + click.style("+".join(acts), fg="bright_red", bold=True) if acts else ""
     opening = e.sent if e.direction == "sent" else e.received
-    way = "to" if e.direction == "sent" else "from"
-    return f"{_who(e)} ({printable(e.comm)}) {e.transport} {way} {_address(e.remote_ip, e.remote_port)}: {printable(opening)}{act}"
+    where = f"{'to' if e.direction == 'sent' else 'from'} {_address(e.remote_ip, e.remote_port)}"
+    return f"{_who(e)} ({printable(e.comm)}) {e.transport} {where}: {printable(opening)}{act}"
 
 
 def _exit(e: Exit) -> str:

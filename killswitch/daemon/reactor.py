@@ -22,7 +22,7 @@ from killswitch.commands import (
 from killswitch.control.service import StreamItem
 from killswitch.daemon.core import Core
 from killswitch.daemon.log import fields
-from killswitch.daemon.survey import running
+from killswitch.daemon.survey import running, tell_program
 from killswitch.daemon.workloads import Workload
 from killswitch.errors import Gone, KernelError, Protected
 from killswitch.events import (
@@ -84,6 +84,7 @@ class Reactor:
             self._surveyed.add(w.id)
             for event in running(self._core, w):
                 self._judge(event)
+                tell_program(self._core, event)
 
     def _wants_whole(self, event: Exec) -> bool:
         w, compiled = self._core.workloads.get(event.workload), self._core.compiled

@@ -13,7 +13,7 @@ from killswitch.daemon import policyset
 from killswitch.daemon.core import Core
 from killswitch.daemon.log import fields
 from killswitch.daemon.reactor import Reactor
-from killswitch.daemon.survey import survey
+from killswitch.daemon.survey import running, survey, tell_program
 from killswitch.engine import Engine
 from killswitch.errors import KillswitchError
 from killswitch.events import WorkloadAdded
@@ -75,6 +75,8 @@ class Policies:
             core.plane.set_policies(w.id, w.mask)
             core.tell(WorkloadAdded(time.monotonic_ns(), w.id, w.name, w.cgroup, w.policies))
             core.records.workload(w)
+            for event in running(core, w):
+                tell_program(core, event)
         log.info(
             "policies in force %s",
             fields(

@@ -48,6 +48,18 @@ def running(core: Core, w: Workload) -> list[Exec]:
     return sorted(found, key=lambda e: (e.start_ticks, e.pid))
 
 
+def tell_program(core: Core, event: Exec) -> None:
+    """Let the data plane know what the rules in force say of a program that began to run before them: its next connections
+    are judged by that."""
+    compiled = core.compiled
+    if compiled is None or not (compiled.tables.start_sent or compiled.tables.start_received):
+        return
+    try:
+        core.plane.tell_program(event.pid, event.start_ticks, compiled.predicates(event), compiled.generation)
+    except KernelError as e:
+        log.warning("what the process %d sends is judged without its program: %s", event.pid, e)
+
+
 def _as_exec(w: Workload, pid: int) -> Exec | None:
     facts = procfs.facts(pid)
     if not facts.executable:

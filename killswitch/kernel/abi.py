@@ -165,7 +165,17 @@ FLOW = Layout(
 LOSSES = Layout((("count", f"{len(LossReason)}Q"),))
 DFA_ROW = Layout((("next", "512s"),))
 PREDICATE_SET = Layout((("word", "32s"),))
-CLAUSE = Layout((("mask", "32s"), ("value", "32s"), ("policy", "I"), ("kill", "B"), ("sever", "B"), ("deny", "B"), ("padding", "1x")))
+CLAUSE = Layout(
+    (
+        ("mask", "32s"),
+        ("value", "32s"),
+        ("policy", "I"),
+        ("kill", "B"),
+        ("sever", "B"),
+        ("deny", "B"),
+        ("padding", "1x"),
+    )
+)
 GRAMMAR = Layout((("gate", "I"), ("start", "I")))
 POLICY_META = Layout(
     (

@@ -61,6 +61,15 @@ class Tables:
         struct.pack_into("<I", self._control.memory, ACTIVE_AT, half)
         _wait_for_readers()
 
+    def tell_program(self, pid: int, start_ticks: int, bits: int, generation: int) -> None:
+        programs, key = self._maps["process_bits"], _u32(pid)
+        known = programs.get(key)
+        if known is not None:
+            _, start, judged_by = abi.PROCESS_BITS.codec.unpack(known)
+            if (start, judged_by) == (start_ticks, generation):
+                return
+        programs.put(key, abi.PROCESS_BITS.codec.pack(_bits(bits), start_ticks, generation))
+
     def _fill_inodes(self, tables: KernelTables, half: int) -> None:
         inodes = self._maps["inode_bits"]
         half_at = abi.INODE_KEY.offset("half")

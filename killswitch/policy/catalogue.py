@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FieldType:
-    kind: str  # text, opening (text whose end nobody knows yet), name (a basename), path, word (one of words), whole, decimal, boolean, ip, file (path of a file on disk)
+    # opening: text whose end is not known yet
+    kind: str  # text, name (a basename), path, word (one of words), whole, decimal, boolean, ip, file (path of a file on disk)
     events: frozenset[str]
     many: bool = False
     words: tuple[str, ...] = ()

@@ -84,7 +84,9 @@ def compile_policies(
 
 def enforcing(policy: Policy, rule: Rule) -> bool:
     """Whether the kernel is to act on this rule by itself."""
-    return policy.mode is Mode.ENFORCE and not rule.for_ns and bool(_ACTS.get(rule.on, _NONE).intersection(rule.response))
+    return (
+        policy.mode is Mode.ENFORCE and not rule.for_ns and bool(_ACTS.get(rule.on, _NONE).intersection(rule.response))
+    )
 
 
 _NONE: frozenset[Response] = frozenset()

@@ -129,9 +129,10 @@ class Compiled:
     def wire_clause(self, predicates: int, policies: int, *, maker_known: bool) -> int:
         """The same for the first bytes of a flow. Of a program that these tables have not judged nothing is assumed."""
         for index, clause in enumerate(self.tables.wire_clauses):
+            if not maker_known and clause.mask & ~self.tables.wire_bits:
+                continue
             if policies >> clause.policy & 1 and predicates & clause.mask == clause.value:
-                if maker_known or not clause.mask & ~self.tables.wire_bits:
-                    return index
+                return index
         return -1
 
     # --- the daemon's judgement --------------------------------------------------------------------------------------

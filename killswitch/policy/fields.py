@@ -25,7 +25,9 @@ EVENT_TYPES: Mapping[str, type] = {
     "cpu": Cpu,
 }
 COMMAND_LINE_BYTES = "process.command_line_bytes"  # in ``extra``: all arguments, NUL-terminated, read later
-PROGRAM = "process.exec"  # in ``extra``, for a ``Wire``: the ``Exec`` of the program behind the flow, as far as it is known
+PROGRAM = (
+    "process.exec"  # in ``extra``, for a ``Wire``: the ``Exec`` of the program behind the flow, as far as it is known
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,9 @@ MINERS = {
     "far into the window": [b'{"padding":"' + b"x" * 900 + b'","method":"mining.subscribe"}\n'],
 }
 INNOCENT = {
-    "language server": [b"Content-Length: 59\r\n\r\n" + b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}\n'],
+    "language server": [
+        b"Content-Length: 59\r\n\r\n" + b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}\n'
+    ],
     "json-rpc": [b'{"jsonrpc":"2.0","id":1,"method":"eth_blockNumber","params":[]}\n'],
     "http": [b"POST /log HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\n" + SUBSCRIBE],
     "login service": [b'{"method":"login","params":{"login":"bob","password":"x"}}\n'],
@@ -243,7 +245,18 @@ def test_banner_of_another_program_does_not_leave(scene: Scene, listeners: list[
 
 def test_banner_of_ssh_itself_leaves(scene: Scene, far: FarSide) -> None:
     server = Listener(far, greeting=b"SSH-2.0-OpenSSH_9.2p1\r\n")
-    command = ["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=2", "-p", str(server.port), server.host]
+    command = [
+        "ssh",
+        "-F",
+        "none",
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "ConnectTimeout=2",
+        "-p",
+        str(server.port),
+        server.host,
+    ]
     ssh = scene.cgroup.popen(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(200):
         if server.heard and server.heard[0].startswith(b"SSH-2.0-OpenSSH"):
@@ -266,6 +279,12 @@ def test_program_that_no_table_has_judged_is_left_to_the_daemon(scene: Scene, li
     (event,) = scene.wires()
     assert not event.maker_known and event.done == Done.NOTHING
     assert [r.rule.id for r in scene.compiled.matches(event, 1)] == ["ssh-banner-other-program"]
+    start = int(Path(f"/proc/{talker.process.pid}/stat").read_text().rpartition(")")[2].split()[19])
+    scene.plane.tell_program(talker.process.pid, start, 0, scene.generation)
+    talker.say(listeners[0], b"SSH-2.0-x\r\n")
+    (event,) = scene.wires()
+    assert event.maker_known and event.done == Done.DENIED, "once told, it is denied"
+    scene.load(*load_files([SHIPPED]))
     talker.say(listeners[0], SUBSCRIBE)
     assert scene.plane.containment(scene.cgroup.id).severed, "what needs no program is judged all the same"
     talker.close()
@@ -299,7 +318,8 @@ def test_nothing_is_looked_at_while_no_rule_asks(plane: DataPlane, watched: Cgro
     assert not [e for e in plane.drain(1000) if isinstance(e, Wire)]
 
 
-TEXTS = st.lists(st.sampled_from([b"ab", b"a", b"b", b"\n", b" ", b"{", b"\0", b"x" * 70, b"abab" * 80]), max_size=6).map(b"".join)
+PARTS = st.sampled_from([b"ab", b"a", b"b", b"\n", b" ", b"{", b"\0", b"x" * 70, b"abab" * 80])
+TEXTS = st.lists(PARTS, max_size=6).map(b"".join)
 WORDS = st.sampled_from(["a", "ab", "ba", "{", "x\n", "bab"])
 PREDICATES = st.builds(
     lambda field, op, values, cased: Predicate(field, op, tuple(values), cased=cased),
@@ -317,7 +337,9 @@ PREDICATES = st.builds(
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     asked=st.lists(PREDICATES, min_size=1, max_size=5, unique=True),
-    flows=st.lists(st.tuples(st.lists(TEXTS.filter(bool), min_size=1, max_size=4), st.booleans()), min_size=1, max_size=4),
+    flows=st.lists(
+        st.tuples(st.lists(TEXTS.filter(bool), min_size=1, max_size=4), st.booleans()), min_size=1, max_size=4
+    ),
 )
 def test_kernel_and_daemon_agree(
     scene: Scene, listeners: list[Listener], asked: list[Predicate], flows: list[tuple[list[bytes], bool]]
