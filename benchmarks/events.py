@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks import scene
 from benchmarks.harness import Row
 from benchmarks.kill import flood
+from killswitch.config import SHIPPED_POLICIES
 from killswitch.engine import Engine
 from killswitch.events import WorkloadAdded
 from killswitch.kernel.dataplane import DataPlane
@@ -22,7 +23,7 @@ from killswitch.policy.compile import compile_policies
 from killswitch.policy.load import load_text
 from tests.rig import clean_host
 from tests.rig.build import program
-from tests.rig.daemon import SHIPPED, WATCHED, RealDaemon
+from tests.rig.daemon import WATCHED, Daemon
 
 BATCH = 256  # as the daemon drains
 TARGET = 100_000
@@ -37,7 +38,8 @@ def rows(quick: bool) -> Iterator[Row]:
     plane = DataPlane.open(pins, cgroup_mount=root)
     try:
         policies = [
-            load_text(f.read_text().replace(WATCHED, f"/{name}"), f.name) for f in sorted(SHIPPED.glob("*.yaml"))
+            load_text(f.read_text().replace(WATCHED, f"/{name}"), f.name)
+            for f in sorted(SHIPPED_POLICIES.glob("*.yaml"))
         ]
         compiled = compile_policies(policies)
         yield from _backlog(plane, cgroup, compiled, 3 if quick else 10)
@@ -81,7 +83,7 @@ def _backlog(plane: DataPlane, cgroup: Path, compiled: object, rounds: int) -> I
 
 
 def _live(seconds: float) -> Iterator[Row]:
-    with RealDaemon(scene.LABEL) as daemon, flood(daemon):
+    with Daemon(scene.LABEL) as daemon, flood(daemon):
         before = daemon.client.status()
         time.sleep(seconds)
         after = daemon.client.status()

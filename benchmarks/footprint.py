@@ -11,13 +11,13 @@ import psutil
 
 from benchmarks import scene
 from benchmarks.harness import Row
-from tests.rig.daemon import RealDaemon
+from tests.rig.daemon import Daemon
 
 
 def rows(quick: bool) -> Iterator[Row]:
     fresh, adopted = [], []
     for _ in range(3 if quick else 7):
-        with RealDaemon(scene.LABEL) as daemon:
+        with Daemon(scene.LABEL) as daemon:
             fresh.append(daemon.ready_seconds)
             scene.make_workload(daemon, "one")
             daemon.kill9()
@@ -35,7 +35,7 @@ def rows(quick: bool) -> Iterator[Row]:
             note,
         )
 
-    with RealDaemon(scene.LABEL) as daemon:
+    with Daemon(scene.LABEL) as daemon:
         for number in range(5):
             scene.make_workload(daemon, f"idle{number}")
         assert daemon.process is not None

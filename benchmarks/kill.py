@@ -15,7 +15,7 @@ from benchmarks.harness import Row, percentile
 from killswitch.commands import Outcome, Step
 from killswitch.control.client import Client
 from tests.rig.build import program
-from tests.rig.daemon import RealDaemon
+from tests.rig.daemon import Daemon
 
 TARGET_MS = 20.0
 
@@ -48,7 +48,7 @@ def crowd(cgroup: Path, count: int) -> Iterator[None]:
 
 
 @contextmanager
-def flood(daemon: RealDaemon) -> Iterator[None]:
+def flood(daemon: Daemon) -> Iterator[None]:
     """Another watched workload that starts programs and connects as fast as it can."""
     cgroup = scene.make_workload(daemon, "flood")
     enter = lambda: (cgroup / "cgroup.procs").write_text("0") and None  # noqa: E731
@@ -78,7 +78,7 @@ def kill_once(client: Client, name: str) -> Times:
 
 def rows(quick: bool) -> Iterator[Row]:
     tries = 20 if quick else 200
-    with RealDaemon(scene.LABEL) as daemon:
+    with Daemon(scene.LABEL) as daemon:
         client = daemon.client
         for count in (1, 100, 500):
             name = f"crowd{count}"

@@ -18,7 +18,7 @@ from benchmarks import scene
 from killswitch.commands import Outcome, Step
 from killswitch.control.client import Client
 from tests.rig.build import program
-from tests.rig.daemon import RealDaemon
+from tests.rig.daemon import Daemon
 from tests.rig.farside import Counter, Sink
 from tests.rig.netns import FarSide
 
@@ -54,7 +54,7 @@ PORT = 7000
 def exec_never_runs(tries: int) -> bool:
     """A forbidden program whose first instruction leaves a trace: by name, and by an argument alone."""
     held = True
-    with RealDaemon(scene.LABEL, policies={"proof.yaml": POLICY}) as daemon:
+    with Daemon(scene.LABEL, policies={"proof.yaml": POLICY}) as daemon:
         cgroup = scene.make_workload(daemon, "exec")
         tracer = program("tracer")
         named = Path(shutil.copy(tracer, daemon.directory / "forbidden"))
@@ -83,7 +83,7 @@ def severed_is_severed(kills: int) -> bool:
     """Kills under load; each with its own sender, in turn UDP and TCP, IPv4 and IPv6, established and new connections."""
     leaked = unproven = 0
     sent: dict[str, int] = {}
-    with RealDaemon(scene.LABEL) as daemon, FarSide(scene.LABEL) as far, Counter(far) as counter:
+    with Daemon(scene.LABEL) as daemon, FarSide(scene.LABEL) as far, Counter(far) as counter:
         cgroup = scene.make_workload(daemon, "sender")
         sinks = [
             (f"{'udp' if kind == socket.SOCK_DGRAM else 'tcp'}{6 if family == socket.AF_INET6 else 4}", kind,

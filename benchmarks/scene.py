@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.rig.daemon import RealDaemon
+from tests.rig.daemon import Daemon
 
 LABEL = "ks-bench"
 
 
-def make_workload(daemon: RealDaemon, name: str) -> Path:
+def make_workload(daemon: Daemon, name: str) -> Path:
     """A watched, empty cgroup of the daemon's, judged by the shipped policies. Raises RuntimeError with the command's words."""
     path = daemon.cgroup_dir / name
     path.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def nothing() -> Iterator[None]:
 @contextmanager
 def unwatched() -> Iterator[None]:
     """The daemon is armed and watches a workload, and the measured program is not in it."""
-    with RealDaemon(LABEL) as daemon:
+    with Daemon(LABEL) as daemon:
         make_workload(daemon, "other")
         yield None
 
@@ -38,7 +38,7 @@ def unwatched() -> Iterator[None]:
 @contextmanager
 def watched() -> Iterator[Path]:
     """The measured program is the watched workload, the shipped policies judge it, and its events are consumed."""
-    with RealDaemon(LABEL) as daemon:
+    with Daemon(LABEL) as daemon:
         yield make_workload(daemon, "measured")
 
 

@@ -200,12 +200,13 @@ struct process_bits {
 	u32 padding;
 };
 
-#define WIRE_CHUNK 256 /* bytes that are taken out of a packet at a time */
+#define WIRE_CHUNK 128 /* bytes that are taken out of a packet at a time */
 
 /* How far one direction of a flow has been walked, and what the last step came to. */
 struct wire_walk {
 	struct predicate_set bits;
-	struct predicate_set judged; /* with those of the other direction and of the maker's program */
+	struct predicate_set judged;  /* with those of the other direction and of the maker's program */
+	struct predicate_set unknown; /* those of the maker's program, while nothing is known of it */
 	u32 state;
 	u32 next_seq; /* TCP: of the byte that comes next */
 	u32 walked;

@@ -49,9 +49,9 @@ __attribute__((noinline)) int walk_path(u64 address)
 		bpf_probe_read_kernel(&s->path[at & (PATH_BYTES - 1)], len, BPF_CORE_READ(dentry, d_name.name));
 		at = (at - 1) & (PATH_BYTES - 1);
 		s->path[at] = '/';
-		r->start = at;
-		if (i == 0)
+		if (r->start == PATH_BYTES) /* not i == 0: a file may itself be a mount's root, and is named by its mount point */
 			r->name_len = len;
+		r->start = at;
 		if (parent == dentry) {
 			r->complete = 1;
 			r->floating = 1;

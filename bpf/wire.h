@@ -139,13 +139,16 @@ __attribute__((noinline)) int decide_wire(struct __sk_buff *skb, u32 half, u64 p
 	walk->deny = 0;
 	walk->known = flow->maker.generation == meta->generation;
 	for (int i = 0; i < PREDICATE_WORDS; i++) {
+		u64 program = ~meta->wire_bits.word[i];
+
 		walk->judged.word[i] = flow->walk[WIRE_SENT].bits.word[i] | flow->walk[WIRE_RECEIVED].bits.word[i];
 		if (walk->known)
-			walk->judged.word[i] |= flow->maker.bits.word[i] & ~meta->wire_bits.word[i];
+			walk->judged.word[i] |= flow->maker.bits.word[i] & program;
+		walk->unknown.word[i] = walk->known ? 0 : program;
 	}
 	for (u32 i = 0; i < MAX_CLAUSES; i++) {
 		u32 key = half * MAX_CLAUSES + meta->n_clauses + i;
-		u64 differs = 0, unknown = 0;
+		u64 differs = 0; /* or needs what is not known: then the daemon judges it */
 		struct clause *c;
 
 		if (i >= meta->n_wire_clauses)
@@ -157,9 +160,9 @@ __attribute__((noinline)) int decide_wire(struct __sk_buff *skb, u32 half, u64 p
 			continue;
 		for (int w = 0; w < PREDICATE_WORDS; w++) {
 			differs |= (walk->judged.word[w] & c->mask.word[w]) ^ c->value.word[w];
-			unknown |= c->mask.word[w] & ~meta->wire_bits.word[w];
+			differs |= walk->unknown.word[w] & c->mask.word[w];
 		}
-		if (differs || (unknown && !walk->known)) /* then the daemon judges it */
+		if (differs)
 			continue;
 		if (walk->clause == NO_CLAUSE)
 			walk->clause = i;

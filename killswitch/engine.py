@@ -18,9 +18,9 @@ from killswitch.detect.builtin import EARLIER_POLICY, EVENTS_LOST, LEFT_CGROUP, 
 from killswitch.detect.fields import extra_fields, program_of, wanted_fields
 from killswitch.detect.folding import Folder
 from killswitch.detect.load import LoadTable
-from killswitch.detect.processes import Process, ProcessView
+from killswitch.detect.processes import Process
 from killswitch.detect.reach import FANOUT
-from killswitch.detect.summary import command_line, printable, summarise
+from killswitch.detect.summary import summarise
 from killswitch.detect.sustained import MAX_DIP_NS
 from killswitch.detect.workload import RuleKey, Workload
 from killswitch.events import (
@@ -122,15 +122,28 @@ class Engine:
             self._next_incident += 1
         return known.incident
 
-    def tree(self, workload: int) -> tuple[ProcessView, ...]:
-        """The processes that the engine knows of in this workload, parents before children where it can be told."""
+    def survey(self, event: Exec, found: Iterable[Finding] = ()) -> list[Command]:
+        """Judge a program that runs already, as if it began now. What is known of its process and of its load stays.
+
+        ``found``: what was found of the workload before. No rule finds the same process a second time, unless it (its
+        mode, what it does) has changed since.
+        """
+        workload = self._workloads.get(event.workload)
+        if workload is None:
+            return []
+        process = workload.processes.get(event.pid, event.start_ticks)
+        if process is None or not process.name:
+            process = workload.processes.exec(event)
+        entity = event.pid, event.start_ticks
+        before = {(f.policy, f.rule, f.mode, f.responses) for f in found if (f.pid, f.start_ticks) == entity}
+        matches = self._matches(workload, event, "exec", process)
+        rules = [m for m in matches if (m.policy.name, m.rule.id, m.policy.mode, m.rule.response) not in before]
+        return self._act(workload, event, process, rules).commands() if rules else []
+
+    def asked_for(self, workload: int) -> dict[tuple[int, int], tuple[bytes, bytes]]:
+        """Of each known process, by (pid, start ticks): its executable, and the path that was asked for (a script's)."""
         known = self._workloads.get(workload)
-        if known is None:
-            return ()
-        views = (
-            ProcessView(p.pid, p.start_ticks, p.ppid, printable(p.name), command_line(p.args)) for p in known.processes
-        )
-        return tuple(sorted(views, key=lambda v: (v.start_ticks, v.pid)))
+        return {(p.pid, p.start_ticks): (p.executable, p.filename) for p in known.processes} if known else {}
 
     def wants_hot(self, workload: int | None = None) -> bool:
         """Whether a loaded rule asks for ``cpu.hashing`` (in this workload): if not, no hot addresses are needed."""

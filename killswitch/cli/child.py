@@ -1,7 +1,8 @@
 """The process that ``killswitch run`` starts: born waiting, let into its cgroup, then turned into CMD.
 
 It is forked before anything of gRPC is loaded, whose threads do not survive a fork, and waits on a pipe until the
-cgroup is there and watched. It moves *itself* in and then calls exec, so CMD's first instruction is already judged.
+cgroup is there and watched. It moves *itself* in, gives up what CMD is not to have, and then calls exec: CMD's first
+instruction is already judged, and already confined.
 
 Terminal: it stays in our process group, so that what the terminal sends (Ctrl-C, Ctrl-Z, window size) reaches it
 without us, and a shell with job control can make a group of its own and take the foreground. Only what was sent to us
@@ -10,6 +11,7 @@ alone is handed on.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -18,8 +20,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from killswitch.cli.confine import UNCONFINED, Confinement, apply
+from killswitch.cli.pidspace import PidSpace
 from killswitch.errors import KillswitchError
 
+NOT_CONFINED = 125  # as timeout(1) and docker(1) have it: the tool failed, not CMD
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # as shells and env(1) have it
 _FORWARDED = (
     signal.SIGINT,
@@ -57,14 +62,20 @@ def find(command: str) -> str:
 class Child:
     """Forked by the constructor; then ``start`` and ``wait``, or ``abandon``."""
 
-    def __init__(self, program: str, argv: Sequence[str]) -> None:
+    def __init__(self, program: str, argv: Sequence[str], confinement: Confinement = UNCONFINED) -> None:
+        """Raises CannotRun."""
+        try:
+            self._space = PidSpace() if confinement.own_pids else None
+        except OSError as e:
+            raise CannotRun(f"confine: make a pid namespace: {e.strerror}{_HINT}", NOT_CONFINED) from e
         self._go, go = os.pipe()[::-1]  # (write end, read end), close-on-exec as all of Python's
         failed, report = os.pipe()
         self._failed = failed
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(self._go)
-            _become(program, argv, go, report)
+        with self._space.children() if self._space else contextlib.nullcontext():
+            self.pid = os.fork()
+            if self.pid == 0:
+                os.close(self._go)
+                _become(program, argv, confinement, go, report)
         os.close(go)
         os.close(report)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_FORWARDED, signal.SIGCHLD})
@@ -78,14 +89,21 @@ class Child:
         if not report:
             return
         os.waitpid(self.pid, 0)
-        stage, code = report.decode().split()
-        raise _why(stage, int(code), cgroup)
+        self._leave()
+        stage, code, detail = os.fsdecode(report).split("\0")
+        raise _why(stage, int(code), detail, cgroup)
 
     def abandon(self) -> None:
         """It was not started, and never will be."""
         os.close(self._go)
         os.close(self._failed)
         os.waitpid(self.pid, 0)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._space:
+            self._space.close()
+            self._space = None
 
     def wait(self, frozen: Callable[[], bool], changed: Callable[[bool], None]) -> int | None:
         """Its exit status (128+N for signal N). Signals that were sent to us alone are handed on.
@@ -97,6 +115,7 @@ class Child:
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
+                self._leave()
                 code = os.waitstatus_to_exitcode(status)
                 return code if code >= 0 else 128 - code
             told = signal.sigtimedwait({*_FORWARDED, signal.SIGCHLD}, _LOOK_AGAIN)
@@ -111,7 +130,7 @@ class Child:
                 os.kill(self.pid, told.si_signo)  # not yet waited for, so the pid is still its own
 
 
-def _become(program: str, argv: Sequence[str], go: int, report: int) -> NoReturn:
+def _become(program: str, argv: Sequence[str], confinement: Confinement, go: int, report: int) -> NoReturn:
     """The child's whole life before exec: system calls and nothing else."""
     stage = "join"
     try:
@@ -121,19 +140,30 @@ def _become(program: str, argv: Sequence[str], go: int, report: int) -> NoReturn
         fd = os.open(procs, os.O_WRONLY | os.O_CLOEXEC)
         os.write(fd, b"0")
         os.close(fd)
+        stage = "confine"
+        apply(confinement)
         stage = "exec"
         for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(ignored_by_python, signal.SIG_DFL)
         os.execv(program, list(argv))
     except OSError as e:
-        os.write(report, f"{stage} {e.errno}".encode())
-    except BaseException:
-        os.write(report, f"{stage} {errno.EINVAL}".encode())
+        detail = str(e.args[1]) if stage == "confine" else ""
+        os.write(report, os.fsencode(f"{stage}\0{e.errno}\0{detail}"))
+    except BaseException as e:
+        os.write(report, os.fsencode(f"{stage}\0{errno.EINVAL}\0{type(e).__name__}"))
     os._exit(NOT_EXECUTABLE)
 
 
-def _why(stage: str, code: int, cgroup: Path) -> CannotRun:
+_HINT = (
+    "; nothing was run. Where this host does not allow it (in a container, say), --unconfined runs CMD without"
+    " taking anything away, and then root in it can leave the workload"
+)
+
+
+def _why(stage: str, code: int, detail: str, cgroup: Path) -> CannotRun:
     cause = os.strerror(code)
+    if stage == "confine":
+        return CannotRun(f"confine: {detail}: {cause}{_HINT}", NOT_CONFINED)
     if stage == "exec":
         hint = {
             errno.ENOEXEC: "; it is neither a program nor a script with a #! line",

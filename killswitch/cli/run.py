@@ -13,16 +13,17 @@ import click
 from killswitch.cli import human
 from killswitch.cli.child import CannotRun, Child, find
 from killswitch.cli.exits import Exit, complain
+from killswitch.cli.privileges import Privileges, privilege_options
 from killswitch.cli.session import Session, command
-from killswitch.cli.terminal import Terminal
-from killswitch.errors import KillswitchError
+from killswitch.cli.terminal import Terminal, is_foreground, take_back
+from killswitch.errors import KillswitchError, TargetError
 
 if TYPE_CHECKING:
+    from killswitch.control.client import Client
     from killswitch.control.service import WorkloadInfo
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.@-]{0,62}[A-Za-z0-9_])?")
-_KILLED = 128 + 9
-_SETTLE = 1.0  # seconds that the daemon is given to say why a process was killed, or that stragglers get to end
+_SETTLE = 1.0  # seconds that stragglers get to end
 
 
 def _check_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -43,24 +44,29 @@ def _check_name(context: click.Context, parameter: click.Parameter, value: str |
     help="Make its cgroup below this one; a policy has to watch it.  [env: KILLSWITCH_CGROUP_PARENT; "
     "default: the configuration's, /killswitch]",
 )
+@privilege_options
 @click.argument("cmd", metavar="-- CMD [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
 @command
-def run(session: Session, name: str | None, parent: str | None, cmd: tuple[str, ...]) -> int:
+def run(session: Session, name: str | None, parent: str | None, privileges: Privileges, cmd: tuple[str, ...]) -> int:
     """Run CMD as a new watched workload.
 
     CMD is watched, and judged, from its first instruction. The exit status is CMD's (128+N when signal N ended it, 127
-    when there is no such command, 126 when it cannot be executed).
+    when there is no such command, 126 when it cannot be executed, 125 when it could not be confined).
+
+    CMD has no_new_privs, none of the capabilities that defeat containment, processes of its own only to signal, and
+    cannot write the cgroup tree or reach the daemon: the options give single things back.
 
     When it ends, its cgroup goes; but a workload that was contained is kept, and so is one that left processes behind.
     If it is frozen while it runs, that is said; Ctrl-C then returns 5, and the workload stays as it is.
     """
+    had_terminal = is_foreground()
     suffix = os.urandom(3).hex()
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(cmd[0]).name).strip("-")[:40] or "cmd"
     directory = f"{name or plain}-{suffix}"
     try:
         program = find(cmd[0])
         cgroup = f"{(parent or _default_parent()).rstrip('/')}/{directory}"
-        child = Child(program, cmd)  # before gRPC is loaded: see there
+        child = Child(program, cmd, privileges.confinement(session.path()))  # before gRPC is loaded: see there
         try:
             with session.client() as client:
                 info = client.watch(cgroup, f"run: {cmd[0]}", name=name or directory, create=True)
@@ -71,12 +77,14 @@ def run(session: Session, name: str | None, parent: str | None, cmd: tuple[str, 
         try:
             child.start(Path(info.path))
         except CannotRun:
-            _clean_up(session, info, 0)
+            _clean_up(session, info)
             raise
     except CannotRun as error:
         complain(str(error))
         return error.status
     status = child.wait(lambda: _frozen(Path(info.path)), _Frozen(info))
+    if had_terminal and status is not None:
+        take_back()
     if status is None:
         complain(
             f"left {info.name} as it is: frozen.\n"
@@ -85,7 +93,7 @@ def run(session: Session, name: str | None, parent: str | None, cmd: tuple[str, 
             f"  end it:     killswitch terminate {info.name} --reason TEXT"
         )
         return Exit.PARTLY
-    _clean_up(session, info, status)
+    _clean_up(session, info)
     return status
 
 
@@ -127,38 +135,49 @@ class _Frozen:
             self._terminal.leave()
 
 
-def _clean_up(session: Session, info: WorkloadInfo, status: int) -> None:
-    """Take the cgroup away, unless it is contained or still has processes; say on stderr why it stays."""
+def _clean_up(session: Session, info: WorkloadInfo) -> None:
+    """Take the cgroup away, unless it is contained or still has processes; say on stderr why it stays, and what was found.
+
+    The daemon judges all that the kernel saw of the workload before it lets go of it: nothing is missed by being quick.
+    """
+    refused = None
     try:
-        now = _settled(session, info, status)
-        if now is None:
-            return
-        if now.incident:
-            done = "was contained" if str(now.desired) != "free" else "was reported"
-            complain(f"workload {info.name} {done}: incident {now.incident} (killswitch incidents {now.incident})")
-        if str(now.desired) != "free" or str(now.observed) != "free":
-            if not now.incident:
-                complain(f"workload {info.name} is {now.observed}, and stays watched")
-        elif now.processes:
-            left = human.plural(now.processes, "process", "processes")
-            complain(f"workload {info.name} has {left} left, and stays watched (killswitch workloads)")
-        else:
-            with session.client() as client:
-                client.unwatch(str(info.id), "run: the command has ended", remove=True)
+        with session.client() as client:
+            if not _stragglers_gone(client, info):
+                return  # somebody else has let go of it
+            try:
+                now: WorkloadInfo | None = client.unwatch(str(info.id), "run: the command has ended", remove=True)
+            except TargetError as error:
+                now, refused = _of(client, info), error
     except KillswitchError as error:
         complain(f"workload {info.name} could not be cleaned up, and may stay at {info.cgroup}: {error}")
+        return
+    if now is None:
+        return
+    contained = str(now.desired) != "free" or str(now.observed) != "free"
+    if now.incident:
+        done = "was contained" if contained else "was reported"
+        complain(f"workload {info.name} {done}: incident {now.incident} (killswitch incidents {now.incident})")
+    if refused and contained and not now.incident:
+        complain(f"workload {info.name} is {now.observed}, and stays watched")
+    elif refused and now.processes and not contained:
+        left = human.plural(now.processes, "process", "processes")
+        complain(f"workload {info.name} has {left} left, and stays watched (killswitch workloads)")
+    elif refused and not contained:
+        complain(str(refused))
 
 
-def _settled(session: Session, info: WorkloadInfo, status: int) -> WorkloadInfo | None:
-    """The workload once stragglers have ended and, after a SIGKILL, the daemon has said whether it was behind it."""
+def _stragglers_gone(client: Client, info: WorkloadInfo) -> bool:
+    """Give what CMD left behind a moment to end; False when the workload is not watched any more."""
     end = time.monotonic() + _SETTLE
-    with session.client() as client:
-        while True:
-            now = next((w for w in client.workloads() if w.id == info.id), None)
-            if now is None:
-                return None
-            busy = now.processes > 0 and str(now.observed) == "free"
-            unexplained = status == _KILLED and not now.incident
-            if not (busy or unexplained) or time.monotonic() > end:
-                return now
-            time.sleep(0.02)
+    while True:
+        now = _of(client, info)
+        if now is None:
+            return False
+        if not now.processes or str(now.observed) != "free" or time.monotonic() > end:
+            return True
+        time.sleep(0.02)
+
+
+def _of(client: Client, info: WorkloadInfo) -> WorkloadInfo | None:
+    return next((w for w in client.workloads() if w.id == info.id), None)

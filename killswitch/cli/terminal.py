@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import termios
 from pathlib import Path
@@ -50,3 +51,30 @@ class Terminal:
         lines = Path(f"/proc/{pid}/cgroup").read_text(errors="replace").splitlines()
         where = next((line[3:] for line in lines if line.startswith("0::")), "")
         return where == self._cgroup or where.startswith(self._cgroup + "/")
+
+
+def is_foreground() -> bool:
+    """Whether the terminal on our stdin, if there is one, is our process group's."""
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def take_back() -> None:
+    """The foreground, from a process group that has ended: a shell in a pid namespace cannot name ours to hand it back."""
+    with contextlib.suppress(OSError):
+        group = os.tcgetpgrp(0)
+        if group == os.getpgrp():
+            return
+        if group > 0:
+            try:
+                os.killpg(group, 0)
+                return
+            except ProcessLookupError:
+                pass
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        try:
+            os.tcsetpgrp(0, os.getpgrp())
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,9 @@ class Collector:
     folder: Folder
     limits: Limits
     deadline: float  # time.monotonic()
+    breathe: Callable[[], object] = lambda: None  # called between two processes: lets go while something is urgent
     left_out: list[str] = field(default_factory=list)
+    read: list[int] = field(default_factory=list)  # pids
     _executables: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
     _copied: int = 0
 
@@ -46,20 +48,37 @@ class Collector:
     def late(self) -> bool:
         return time.monotonic() > self.deadline
 
-    def processes(self, pids: list[int]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-        """(processes, open files, executable memory without a file), a row each a process."""
-        found, files, memory = [], [], []
+    def processes(self, pids: list[int]) -> Iterator[dict[str, Any]]:
+        """A row each; those that were read are in ``read``."""
         for n, pid in enumerate(pids):
             if self.late or n >= self.limits.processes:
                 why = "time is up" if self.late else f"more than {self.limits.processes}"
                 self.left_out.append(f"{len(pids) - n} of {len(pids)} processes: {why}")
-                break
+                return
+            self.breathe()
             with contextlib.suppress(Gone):
-                found.append(self._process(pid))
-                files.append({"pid": pid, "files": self._files(pid)})
-                if suspicious := self._memory(pid):
-                    memory.append({"pid": pid, "mappings": suspicious})
-        return found, files, memory
+                row = self._process(pid)
+                self.read.append(pid)
+                yield row
+
+    def files(self) -> Iterator[dict[str, Any]]:
+        """The open files of each process that was read."""
+        for pid in self._in_time("open files"):
+            yield {"pid": pid, "files": self._files(pid)}
+
+    def memory(self) -> Iterator[dict[str, Any]]:
+        """Of each process that was read and has some: executable memory without a file."""
+        for pid in self._in_time("memory"):
+            if suspicious := self._memory(pid):
+                yield {"pid": pid, "mappings": suspicious}
+
+    def _in_time(self, what: str) -> Iterator[int]:
+        for n, pid in enumerate(self.read):
+            if self.late:
+                self.left_out.append(f"{what} of {len(self.read) - n} of {len(self.read)} processes: time is up")
+                return
+            self.breathe()
+            yield pid
 
     def _process(self, pid: int) -> dict[str, Any]:
         facts = procfs.facts(pid)
@@ -100,10 +119,8 @@ class Collector:
         with contextlib.suppress(KernelError):
             return [
                 {"start": f"{m.start:#x}", "bytes": m.end - m.start, "permissions": m.permissions, "name": m.name}
-                for m in procfs.mappings(pid)
-                if "x" in m.permissions
-                and m.name not in ("[vdso]", "[vsyscall]")
-                and (m.inode == 0 or m.name.endswith(" (deleted)"))
+                for m in procfs.mappings(pid, executable=True)
+                if m.name not in ("[vdso]", "[vsyscall]") and (m.inode == 0 or m.name.endswith(" (deleted)"))
             ]
         return []
 

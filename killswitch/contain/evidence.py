@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,23 +44,25 @@ class Subject:
 
 
 class Capture:
-    """One capture. ``run`` blocks, for ``limits.seconds`` and some: call it in a thread."""
+    """One capture. ``run`` blocks, for ``limits.seconds`` and some: call it in a thread. It calls ``breathe`` between two
+    processes, which may hold it up while something is urgent."""
 
-    def __init__(self, evidence_dir: Path, subject: Subject, limits: Limits) -> None:
-        self._evidence_dir, self._subject, self._limits = evidence_dir, subject, limits
+    def __init__(
+        self, evidence_dir: Path, subject: Subject, limits: Limits, breathe: Callable[[], object] = lambda: None
+    ) -> None:
+        self._evidence_dir, self._subject, self._limits, self._breathe = evidence_dir, subject, limits, breathe
 
     def run(self) -> Proof:
         """The proof names the folder and the manifest's hash. Raises StepFailed (a full disk), Gone (nothing to capture)."""
         subject, started, clock = self._subject, time.time(), time.monotonic()
         path = subject.workload.directory()
         folder = Folder(incident_folder(self._evidence_dir, subject.incident or f"workload-{subject.workload.id}"))
-        collector = Collector(folder, self._limits, clock + self._limits.seconds)
+        collector = Collector(folder, self._limits, clock + self._limits.seconds, self._breathe)
         used = cgroupfs.cpu_usage_ns(path)
         pids = cgroupfs.processes(path)
-        processes, files, memory = collector.processes(pids)
-        folder.write_json("processes.json", processes)
-        folder.write_json("files.json", files)
-        folder.write_json("memory.json", memory)
+        folder.write_rows("processes.json", collector.processes(pids))
+        folder.write_rows("files.json", collector.files())
+        folder.write_rows("memory.json", collector.memory())
         folder.write_json("sockets.json", collector.sockets(pids, cgroupfs.subtree_ids(path), subject.destroyed))
         if subject.hot:
             self._name_functions(folder, collector)
@@ -74,7 +77,7 @@ class Capture:
             "kernel": platform.release(),
             "started_unix": started,
             "finished_unix": time.time(),
-            "processes": len(processes),
+            "processes": len(collector.read),
             "cpu_ns_meanwhile": used,  # 0: nothing of it ran while this was captured, so it all belongs together
             "complete": not collector.left_out,
             "left_out": collector.left_out,
@@ -84,7 +87,7 @@ class Capture:
         return {
             "folder": str(folder.path),
             "manifest_sha256": digest,
-            "processes": len(processes),
+            "processes": len(collector.read),
             "cpu_ns": used,
             "files": len(folder.files),
             "left_out": len(collector.left_out),

@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from killswitch.contain.model import StepFailed
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_CHUNK = 1 << 16
 MAX_CAPTURES = 1000  # of one incident
 
 
@@ -39,6 +40,20 @@ def incident_folder(evidence_dir: Path, incident: str) -> Path:
 def _no_room(path: Path, cause: OSError) -> StepFailed:
     hint = "; make room on its file system, or set another state_dir" if cause.errno in (28, 122) else ""
     return StepFailed(f"{path}: evidence cannot be written: {os.strerror(cause.errno or 5)}{hint}")
+
+
+def _array(rows: Iterable[object]) -> Iterator[bytes]:
+    """In chunks of some 64 KiB."""
+    chunk, size, between = [b"["], 0, b"\n"
+    for row in rows:
+        text = json.dumps(row, ensure_ascii=True).encode("ascii")  # without indentation: that encoder is the C one
+        chunk += (between, text)
+        size += len(text)
+        between = b",\n"
+        if size > _CHUNK:
+            yield b"".join(chunk)
+            chunk, size = [], 0
+    yield b"".join((*chunk, b"\n]\n"))
 
 
 class Folder:
@@ -79,6 +94,10 @@ class Folder:
         """Bytes that a workload chose come out as escaped surrogates: nothing is lost, and it is valid JSON."""
         text = json.dumps(value, indent=1, ensure_ascii=True) + "\n"
         return self.write(name, [text.encode("ascii")], durable=durable)
+
+    def write_rows(self, name: str, rows: Iterable[object]) -> str:
+        """A JSON array with a row on each line, written as the rows come: there may be thousands, and none is kept."""
+        return self.write(name, _array(rows))
 
     def _sync_folder(self) -> None:
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

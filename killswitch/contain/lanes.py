@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import threading
+import time
+from collections.abc import Callable
 
 from killswitch.commands import FREE, Containment, Receipt
 from killswitch.contain.model import OnReceipt, WorkloadRef
 
 log = logging.getLogger("killswitch.contain")
+
+BREATH_S = 0.005
 
 
 class Order:
@@ -76,12 +81,39 @@ class Lanes:
         self._lanes: dict[int, Lane] = {}
         self._numbers = itertools.count(1)
         self.releases = 0  # steps of releases that were begun, ever
+        self.urgent = 0  # orders that are not as contained yet as they are to be
+        self._calm = threading.Event()
+        self._calm.set()
 
     def open(self, workload: WorkloadRef, desired: Containment, on_receipt: OnReceipt) -> Order:
         lane = self._lanes.setdefault(workload.id, Lane())
         order = Order(next(self._numbers), lane, workload, desired, on_receipt)
         lane.admit(order)
         return order
+
+    def hurry(self, order: Order) -> None:
+        """What can wait waits, from now until this order is contained."""
+        self.urgent += 1
+        self._calm.clear()
+        order.contained.add_done_callback(self._calmed)
+
+    def _calmed(self, _: asyncio.Future[None]) -> None:
+        self.urgent -= 1
+        if not self.urgent:
+            self._calm.set()
+
+    def pacer(self) -> Callable[[], None]:
+        """To be called again and again by a thread that has much to do: it rests half as long as it has worked, for it
+        comes before all other processes of the host, and longer while an order is urgent, though not without end."""
+        since = time.monotonic()
+
+        def breathe() -> None:
+            nonlocal since
+            time.sleep(min((time.monotonic() - since) / 2, BREATH_S))
+            self._calm.wait(BREATH_S)
+            since = time.monotonic()
+
+        return breathe
 
     def close(self, order: Order) -> None:
         order.lane.done(order)

@@ -25,7 +25,7 @@ from killswitch.contain.lanes import Lanes, Order
 from killswitch.contain.model import OnReceipt, Plane, Proof, Stage, StepFailed, Stopwatch, WorkloadRef
 from killswitch.contain.protected import Protected
 from killswitch.errors import Gone, KernelError, KillswitchError
-from killswitch.kernel import cgroupfs, pidfd
+from killswitch.kernel import cgroupfs, pidfd, scheduling
 from killswitch.kernel.sockdiag import InetSocket
 
 __all__ = ["Stage", "Switch", "WorkloadRef"]
@@ -35,6 +35,7 @@ log = logging.getLogger("killswitch.contain")
 FREEZE_S = 2.0
 THAW_S = 2.0
 EXIT_S = 2.0
+ANSWER_S = 0.005  # evidence lets the answer to who ordered it go first: both want the interpreter
 
 
 def _ignore(_: Receipt) -> None:
@@ -61,11 +62,22 @@ class Switch:
             limits or evidence.Limits(),
         )
         self._lanes = Lanes()
+        self._capturing = 0
         # Of their own: a kill must not queue behind whatever else fills the loop's default executor.
         self._fast = ThreadPoolExecutor(2, "ks-sockets")
-        self._slow = ThreadPoolExecutor(2, "ks-evidence")
+        self._slow = ThreadPoolExecutor(2, "ks-evidence", scheduling.stand_back)
         protected.watched = lambda: plane.workloads().keys()
         protected.refresh()
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody is being contained at this moment."""
+        return self._lanes.urgent > 0
+
+    @property
+    def capturing(self) -> bool:
+        """Whether evidence is being captured at this moment."""
+        return self._capturing > 0
 
     async def aclose(self) -> None:
         """Wait for every order that has begun, captures included."""
@@ -103,6 +115,7 @@ class Switch:
     def _begin(self, workload: WorkloadRef, desired: Containment, on_receipt: OnReceipt) -> Order:
         """Open the order and sever: all of it at once, without a chance for anything else to run between."""
         order = self._lanes.open(workload, desired, on_receipt)
+        self._lanes.hurry(order)
         if desired.severed:
             watch = Stopwatch(Step.SEVER, workload.id)
             try:
@@ -129,6 +142,7 @@ class Switch:
                     await self._step(order, Step.DESTROY_SOCKETS, self._destroy(workload, destroyed))
             order.settle()
             if capture:
+                await asyncio.sleep(ANSWER_S)
                 await self._step(order, Step.CAPTURE, self._capture(workload, incident, hot, destroyed))
             if desired.terminated:
                 await order.lane.earlier(order)  # their evidence must be kept before what it is taken from ends
@@ -168,8 +182,12 @@ class Switch:
         destroyed: list[InetSocket],
     ) -> Proof:
         subject = evidence.Subject(workload, incident, self.observe(workload), hot, tuple(destroyed))
-        work = evidence.Capture(self._evidence_dir, subject, self._limits)
-        return await asyncio.get_running_loop().run_in_executor(self._slow, work.run)
+        work = evidence.Capture(self._evidence_dir, subject, self._limits, self._lanes.pacer())
+        self._capturing += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._slow, work.run)
+        finally:
+            self._capturing -= 1
 
     async def _terminate(self, workload: WorkloadRef) -> Proof:
         try:
@@ -250,37 +268,6 @@ class Switch:
         except Exception as e:
             return _failed(watch, e)
         return watch.receipt(Outcome.DONE, {"pid": command.pid, "exited": 1})
-
-    async def pull_back(self, workload: WorkloadRef, pid: int, start_ticks: int) -> Receipt:
-        """Bring a process that slipped out of a frozen workload back into it; one that cannot be is killed. Never raises.
-
-        A process that is moved out of a frozen cgroup runs again: ``events.CgroupMove`` tells of it.
-        """
-        watch = Stopwatch(Step.FREEZE, workload.id)
-        try:
-            self._protected.check_process(pid)
-            with pidfd.process(pid, start_ticks) as fd:
-                return watch.receipt(Outcome.DONE, {"pid": pid, **await self._into(workload, pid, fd)})
-        except errors.Protected as e:
-            return watch.receipt(Outcome.REFUSED, {"pid": pid}, str(e))
-        except Gone:
-            return watch.receipt(Outcome.DONE, {"pid": pid, "exited": 1, "already": 1})
-        except Exception as e:
-            return _failed(watch, e)
-
-    async def _into(self, workload: WorkloadRef, pid: int, fd: int) -> Proof:
-        try:
-            path = workload.directory()
-            cgroupfs.move(path, pid)
-            if await cgroupfs.wait_frozen(path, self._freeze_timeout_s):
-                return {"pulled_back": 1, "frozen": 1}
-            why = "it does not freeze there"
-        except KernelError as e:
-            why = str(e)
-        pidfd.send(fd, signal.SIGKILL)
-        if not await pidfd.wait_exit(fd, EXIT_S):
-            raise StepFailed(f"process {pid} lives {EXIT_S:g} s after SIGKILL", {"pid": pid, "exited": 0})
-        return {"pulled_back": 0, "fallback": "killed", "why": why}
 
     # --- level-triggered ----------------------------------------------------------------------------------------------
 

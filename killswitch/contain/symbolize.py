@@ -10,7 +10,9 @@ Out: {"PID": [[name, module], …], …}; "" where there is no name.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import resource
 import sys
 
@@ -18,7 +20,15 @@ MAX_MEMORY = 2 << 30
 MAX_CPU_S = 10
 
 
+def stand_back() -> None:
+    """The daemon is of the real-time class, and so is what it starts."""
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        os.nice(10)
+
+
 def main() -> int:
+    stand_back()
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
     try:

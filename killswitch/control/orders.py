@@ -1,8 +1,8 @@
 """Orders are carried out once, and to their end: a caller that goes away, or asks again, changes nothing.
 
 Each order runs in a task of its own, which no call owns. The same ``request_id`` joins the order that runs, or gets the
-answer that it gave. An order that *failed* is forgotten: who repeats it means to try again, and a kill must not be
-answered from memory with an error.
+answer that it gave, also when that was a daemon before this one (``Remembered``). An order that *failed* is forgotten:
+who repeats it means to try again, and a kill must not be answered from memory with an error.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ REMEMBERED = 1024  # finished orders whose answers are kept
 
 class AlreadyUsed(RequestError):
     """The ``request_id`` was used for an order of other content."""
+
+    @classmethod
+    def by(cls, request_id: str) -> AlreadyUsed:
+        return cls(f"request_id {request_id!r} was used for another order; take a new id for a new order")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Orders:
             entry = self._entries[request_id] = _Entry(content, cast("asyncio.Task[object]", task))
             task.add_done_callback(lambda done: self._finished(request_id, cast("asyncio.Task[object]", done)))
         elif entry.content != content:
-            raise AlreadyUsed(f"request_id {request_id!r} was used for another order; take a new id for a new order")
+            raise AlreadyUsed.by(request_id)
         return cast("T", await asyncio.shield(entry.task))
 
     def _finished(self, request_id: str, task: asyncio.Task[object]) -> None:

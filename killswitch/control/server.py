@@ -16,6 +16,7 @@ from killswitch.control.health import SERVICE, HealthServicer
 from killswitch.control.lagging import DEPTH, Lagging
 from killswitch.control.methods import Methods, check_order
 from killswitch.control.orders import Orders
+from killswitch.control.remembered import Memory, Remembered
 from killswitch.control.service import Service
 from killswitch.errors import ConfigError, TimedOut
 from killswitch.v1 import killswitch_service_pb2_grpc as pb_grpc
@@ -38,8 +39,10 @@ class ControlServer:
         view: Path,
         group: str = "killswitch",
         stream_depth: int = DEPTH,
+        memory: Memory | None = None,
     ) -> None:
         self.orders = Orders()
+        self._remembered = Remembered(memory)
         self._service = service
         self._methods = Methods(service)
         self._paths = {roles.ADMIN: admin, roles.VIEW: view}
@@ -76,7 +79,10 @@ class ControlServer:
         if left := await self.orders.finish(grace):
             log.error("control: stopping while %d orders are still being carried out; the next start goes on", left)
         for path in self._paths.values():
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("%s: cannot be removed: %s", path, error.strerror)
 
     def _server(self, role: str) -> grpc.aio.Server:
         limit = VIEW_CALLS if role == roles.VIEW else None
@@ -111,7 +117,11 @@ class ControlServer:
         async def order(request: Any) -> Any:
             check_order(name, request)
             content = name.encode() + b"\0" + request.SerializeToString(deterministic=True)
-            return await self.orders.once(request.request_id, content, lambda: method(request, role))
+            return await self.orders.once(
+                request.request_id,
+                content,
+                lambda: self._remembered.once(name, request, lambda: method(request, role)),
+            )
 
         async def read(request: Any, context: Any) -> Any:
             left = context.time_remaining()

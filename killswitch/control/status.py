@@ -14,6 +14,7 @@ import grpc
 from killswitch import errors
 from killswitch.control import convert, wiretext
 from killswitch.control.orders import AlreadyUsed
+from killswitch.control.remembered import Interrupted
 
 if TYPE_CHECKING:
     from google.rpc import status_pb2
@@ -25,6 +26,7 @@ MESSAGE_CHARS = 1024
 
 _CODES: tuple[tuple[type[BaseException], str, grpc.StatusCode], ...] = (  # the first that fits
     (AlreadyUsed, "REQUEST_ID_REUSED", grpc.StatusCode.ALREADY_EXISTS),
+    (Interrupted, "ORDER_INTERRUPTED", grpc.StatusCode.ABORTED),
     (errors.RequestError, "BAD_REQUEST", grpc.StatusCode.INVALID_ARGUMENT),
     (errors.PolicyError, "POLICY_ERROR", grpc.StatusCode.INVALID_ARGUMENT),
     (errors.ConfigError, "CONFIG_ERROR", grpc.StatusCode.FAILED_PRECONDITION),

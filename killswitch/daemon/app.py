@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -17,7 +18,8 @@ from killswitch.commands import FREE
 from killswitch.config import Config
 from killswitch.contain.protected import Protected as ProtectedProcesses
 from killswitch.contain.switch import Switch
-from killswitch.daemon import policyset
+from killswitch.daemon import policyset, process
+from killswitch.daemon.answers import Answers
 from killswitch.daemon.core import Core
 from killswitch.daemon.lock import Lock
 from killswitch.daemon.log import fields
@@ -31,7 +33,7 @@ from killswitch.daemon.restore import restore
 from killswitch.daemon.service import DaemonService
 from killswitch.daemon.survey import survey
 from killswitch.daemon.watchdog import feed
-from killswitch.errors import ConfigError, KillswitchError
+from killswitch.errors import ConfigError, KernelError, KillswitchError
 from killswitch.kernel import cgroupfs
 from killswitch.kernel.dataplane import DataPlane
 from killswitch.kernel.mounts import ensure_bpffs
@@ -41,6 +43,7 @@ log = logging.getLogger("killswitch")
 
 TICK = 1.0
 PROVE = 40.0  # seconds; without a watchdog parts are still asked for progress, four times in this span
+REST_URGENT, REST = 0.002, 0.001  # seconds between two bites of events while a workload is contained, or captured
 SETTLE = 10.0  # seconds that a stop waits for what is being carried out
 
 
@@ -64,20 +67,44 @@ def process_age() -> float:
 
 def prepare_places(config: Config, stack: AsyncExitStack) -> None:
     """Make the directories and take them for ourselves. Raises Locked, KernelError, ConfigError."""
-    ensure_bpffs(config.pin_dir)
     for directory, mode in ((config.runtime_dir, 0o755), (config.state_dir, 0o700)):
         try:
             directory.mkdir(mode=mode, parents=True, exist_ok=True)
+        except FileExistsError:
+            raise ConfigError(f"{directory}: is in the way and is no directory; remove it, or choose another") from None
         except OSError as e:
             raise ConfigError(f"{directory}: cannot be made: {e.strerror}; mend its parent, or choose another") from e
-    for directory in (config.state_dir, config.runtime_dir, config.pin_dir):
+    if not os.access(config.runtime_dir, os.W_OK | os.X_OK):
+        raise ConfigError(f"{config.runtime_dir}: no socket can be made there; make it writable, or choose another")
+    for directory in (config.state_dir, config.runtime_dir):
         stack.callback(Lock(directory).release)
+    ensure_bpffs(config.pin_dir)
+    stack.callback(Lock(config.pin_dir).release)
+    stack.callback(remove_if_empty, config.pin_dir)
+
+
+def remove_if_empty(pin_dir: Path) -> None:
+    """When nothing came to be in force. Under our lock: it may not be somebody else's who is about to fill it."""
+    with contextlib.suppress(OSError):
+        pin_dir.rmdir()
 
 
 def mount_of(config: Config) -> Path:
+    """Raises ConfigError for a wrong setting, KernelError when there is no cgroup v2."""
     if config.cgroup_mount:
-        cgroupfs.use_mount(config.cgroup_mount)
+        try:
+            cgroupfs.use_mount(config.cgroup_mount)
+        except KernelError as e:
+            raise ConfigError(f"cgroup_mount: {e}; or leave it out: it is found") from e
     return cgroupfs.find_mount()
+
+
+def let_go(plane: DataPlane, failed: bool) -> None:
+    """Everything stays in force, unless the start failed and nothing is watched: then nothing of ours is left behind."""
+    if failed and not plane.workloads():
+        plane.remove()
+    else:
+        plane.close()
 
 
 async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Running:
@@ -89,7 +116,7 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
     compiling = asyncio.create_task(asyncio.to_thread(policyset.compile_files, files, 0))
     stack.callback(compiling.cancel)
     plane = await asyncio.to_thread(lambda: DataPlane.open(config.pin_dir, cgroup_mount=mount))
-    stack.callback(plane.close)
+    stack.push(lambda error, *_: let_go(plane, error is not None))
     ledger = await asyncio.to_thread(Ledger.open, config.ledger_file)
     records = Records(ledger)
     stack.push_async_callback(records.close)
@@ -107,8 +134,8 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
     in_force = replace(compiled, generation=plane.policy_generation + 1)
     policies.put_in_force(in_force, files, first_incident=records.next_incident(config.evidence_dir))
     core.take_up_incidents()
-    reactor.judge_running()
-    pump = Pump(plane, reactor.handle)
+    await reactor.judge_running(list(core.workloads))
+    pump = Pump(plane, reactor.handle, rest=lambda: REST_URGENT if switch.urgent else REST if switch.capturing else 0.0)
     pump.start()
     stack.callback(pump.stop)
     survey(core, reactor)
@@ -138,8 +165,14 @@ async def serve(config: Config) -> int:
         running = await arm(config, stack, started_unix)
         from killswitch.control.server import ControlServer
 
-        service = DaemonService(running.core, running.policies, running.queries)
-        server = ControlServer(service, admin=config.admin_socket, view=config.view_socket, group=config.view_group)
+        service = DaemonService(running.core, running.policies, running.queries, running.pump, running.reactor)
+        server = ControlServer(
+            service,
+            admin=config.admin_socket,
+            view=config.view_socket,
+            group=config.view_group,
+            memory=await asyncio.to_thread(Answers, running.core.records),
+        )
         await server.start()
         stack.push_async_callback(server.stop)
         running.queries.armed_ms = process_age() * 1000
@@ -159,6 +192,7 @@ async def serve(config: Config) -> int:
             ),
         )
         notify("READY=1", f"STATUS=armed, {workloads} workloads watched")
+        process.armed()
         running.core.on_fatal = stopping.set
         await stopping.wait()
         notify("STOPPING=1")
@@ -235,6 +269,7 @@ def run(config: Config) -> int:
             file=sys.stderr,
         )
         return 1
+    process.prepare()
     try:
         return asyncio.run(serve(config))
     except (PolicyError, ConfigError) as e:

@@ -180,6 +180,8 @@ class Core:
     def unwatch(self, w: Workload) -> None:
         self.plane.unwatch(w.id)
         self.workloads.remove(w.id)
+        if incident := self.incidents.get(w.incident):
+            self._close(incident)  # nobody could release it any more
         self.records.workload_gone(w.cgroup, "unwatched")
         self.tell(WorkloadRemoved(time.monotonic_ns(), w.id))
         log.info("unwatched %s", fields(workload=w.name, cgroup=w.cgroup))

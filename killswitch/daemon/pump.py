@@ -1,8 +1,11 @@
 """Moves events from the data plane's rings into the daemon, in bounded bites.
 
 An order never waits long behind a flood of events: a bite ends after ``BITE_NS`` or when the rings are empty, and
-between two bites the loop serves everybody else. Rings that do not wake us for each event (flows, forks) are looked
-at by a timer, which is slow while nothing happens.
+between two bites the loop serves everybody else, once. While an order is being carried out in another thread we also
+rest between bites: each of its system calls lets go of the interpreter's lock, and against a thread that always wants
+it, it would wait for it a whole bite long each time. The rings hold what comes meanwhile.
+
+Rings that do not wake us for each event (flows, forks) are looked at by a timer, which is slow while nothing happens.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Protocol
 from killswitch.events import Event
 
 BATCH = 64  # events a call into the data plane
-BITE_NS = 2_000_000
+BITE_NS = 1_000_000
 LAZY_BUSY = 0.025  # seconds between two looks at rings that do not wake us
 LAZY_IDLE = 0.25
 
@@ -29,9 +32,13 @@ class Source(Protocol):
 
 
 class Pump:
-    def __init__(self, source: Source, handle: Callable[[Event], None]) -> None:
+    def __init__(
+        self, source: Source, handle: Callable[[Event], None], rest: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        """``rest()``: for how many seconds to keep off between two bites, now; 0 = for one turn of the loop."""
         self._source = source
         self._handle = handle
+        self._rest = rest
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._again: asyncio.Handle | None = None
@@ -41,7 +48,7 @@ class Pump:
         self.last_ns = time.monotonic_ns()  # when the rings were last looked at: the watchdog's proof
 
     def start(self) -> None:
-        self._loop.add_reader(self._source.fileno(), self._bite)
+        self._loop.add_reader(self._source.fileno(), self._ready)
         self._look()
 
     def stop(self) -> None:
@@ -51,13 +58,27 @@ class Pump:
                 handle.cancel()
         self._timer = self._again = None
 
+    def _ready(self) -> None:
+        if self._again is None:  # one bite a turn: the next is on its way already
+            self._bite()
+
     def _look(self) -> None:
         before = self.events
-        self._bite()
+        self._ready()
         self._idle_looks = 0 if self.events != before else self._idle_looks + 1
         self._timer = self._loop.call_later(LAZY_BUSY if self._idle_looks < 8 else LAZY_IDLE, self._look)
 
-    def _bite(self) -> None:
+    async def catch_up(self, seconds: float) -> bool:
+        """Hand on all that lies in the rings, and serve others between two bites. False when it had no end in this time."""
+        end = time.monotonic_ns() + int(seconds * 1e9)
+        while self._bite():
+            if time.monotonic_ns() >= end:
+                return False
+            await asyncio.sleep(0)
+        return True
+
+    def _bite(self) -> bool:
+        """Whether there is more."""
         end = time.monotonic_ns() + BITE_NS
         full = False
         while True:
@@ -74,7 +95,16 @@ class Pump:
             if not full or self.last_ns >= end:
                 break
         if full and self._again is None:  # there is more; let the others run first
-            self._again = self._loop.call_soon(self._more)
+            if seconds := self._rest():
+                self._loop.remove_reader(self._source.fileno())  # it would wake us all the time
+                self._again = self._loop.call_later(seconds, self._rested)
+            else:
+                self._again = self._loop.call_soon(self._more)
+        return full
+
+    def _rested(self) -> None:
+        self._loop.add_reader(self._source.fileno(), self._ready)
+        self._more()
 
     def _more(self) -> None:
         self._again = None

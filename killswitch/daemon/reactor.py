@@ -1,11 +1,14 @@
-"""Events in, through the engine, and its commands carried out. Nothing here waits: what takes time is a task of its own."""
+"""Events in, through the engine, and its commands carried out. No event waits: what takes time is a task of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections import defaultdict
+from collections.abc import Coroutine, Iterable
 from dataclasses import replace
+from typing import Any
 
 from killswitch.commands import (
     BIT_TRUNCATED,
@@ -41,6 +44,7 @@ log = logging.getLogger("killswitch.reactor")
 
 _LOUD = (Level.HIGH, Level.CRITICAL)
 MAX_REREADS = 64  # long command lines that are read at the same time
+SURVEYED_AT_ONCE = 32  # running programs that are judged before others are served
 
 
 class Reactor:
@@ -49,6 +53,7 @@ class Reactor:
         self._rereading = 0
         self._surveying = False
         self._surveyed: set[int] = set()  # workloads whose processes were judged when they were first watched
+        self._late: defaultdict[int, set[asyncio.Task[Any]]] = defaultdict(set)  # workload -> what still judges it
         core.tell = self.handle  # type: ignore[method-assign]  # the one knot between state and reaction
 
     def handle(self, event: Event) -> None:
@@ -58,14 +63,16 @@ class Reactor:
             core.streams.event(event, core.workloads.name(getattr(event, "workload", 0)))
         if isinstance(event, Exec) and event.truncated and self._wants_whole(event):
             self._rereading += 1
-            core.spawn(self._judge_whole(event), f"read the command line of process {event.pid}")
+            self._judge_later(event.workload, self._judge_whole(event), f"read the command line of process {event.pid}")
             return
         self._judge(event)
         if isinstance(event, CgroupCreated):
             self.discover(event.path)
         elif isinstance(event, WorkloadAdded):
-            if self._surveying and (w := core.workloads.get(event.workload)):
-                self._judge_running(w)
+            w = core.workloads.get(event.workload)
+            if self._surveying and w and w.id not in self._surveyed:
+                self._surveyed.add(w.id)
+                self._judge_later(w.id, self._survey(w), f"judge what runs in {w.name}")
         elif isinstance(event, WorkloadRemoved):
             self._surveyed.discard(event.workload)
         elif isinstance(event, CgroupRemoved):
@@ -73,18 +80,43 @@ class Reactor:
         elif isinstance(event, Lost):
             self._count_lost(event)
 
-    def judge_running(self) -> None:
-        """Judge what runs in every workload, and from now on what runs in one when it is first watched."""
-        self._surveying = True
-        for w in self._core.workloads:
-            self._judge_running(w)
+    def _judge_later(self, workload: int, work: Coroutine[Any, Any, None], what: str) -> None:
+        task = self._core.spawn(work, what)
+        self._late[workload].add(task)
+        task.add_done_callback(lambda done: self._judged(workload, done))
 
-    def _judge_running(self, w: Workload) -> None:
-        if w.id not in self._surveyed:
+    def _judged(self, workload: int, task: asyncio.Task[Any]) -> None:
+        self._late[workload].discard(task)
+        if not self._late[workload]:
+            del self._late[workload]
+
+    async def caught_up(self, workloads: Iterable[int]) -> None:
+        """Wait until all that was handed in so far of these workloads is judged: some of it takes time."""
+        if late := {task for number in workloads for task in self._late.get(number, ())}:
+            await asyncio.wait(late)
+
+    # --- what runs already ---
+
+    async def judge_running(self, workloads: Iterable[Workload]) -> None:
+        """Judge what runs in these workloads, and from now on what runs in one when it is first watched."""
+        self._surveying = True
+        for w in workloads:
             self._surveyed.add(w.id)
-            for event in running(self._core, w):
-                self._judge(event)
-                tell_program(self._core, event)
+            await self._survey(w)
+
+    async def _survey(self, w: Workload) -> None:
+        core = self._core
+        engine, compiled = core.engine, core.compiled
+        if engine is None or compiled is None:
+            return
+        programs = await asyncio.to_thread(running, core.path_of(w.cgroup), w.id, engine.asked_for(w.id), compiled)
+        for number, event in enumerate(programs, 1):
+            tell_program(core, event)
+            incident = core.incidents.get(w.incident)
+            for command in engine.survey(event, incident.findings if incident else ()):
+                self.carry_out(command)
+            if number % SURVEYED_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _wants_whole(self, event: Exec) -> bool:
         w, compiled = self._core.workloads.get(event.workload), self._core.compiled

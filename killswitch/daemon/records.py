@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,8 @@ from killswitch.ledger import Incident as KeptIncident
 log = logging.getLogger("killswitch.records")
 
 FLUSH = 5.0  # seconds that a stop waits for the disk
+ANSWER = 0.1  # seconds that an answer waits for the disk; what was ordered is done by then
+UNANSWERED = 256  # orders whose outcome is known that are waited for to be answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Records:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._orders: dict[str, OrderRecord] = {}  # that are being carried out
+        self._done: OrderedDict[str, OrderRecord] = OrderedDict()  # by request_id
 
     # --- writing ---
 
@@ -102,7 +107,22 @@ class Records:
 
     def order_done(self, order_id: str, outcome: str, error: str = "") -> None:
         """``outcome``: complete, partial or failed."""
-        self._ledger.put_order(replace(self._orders.pop(order_id), outcome=outcome, error=error))
+        record = replace(self._orders.pop(order_id), outcome=outcome, error=error)
+        self._ledger.put_order(record)
+        self._done[record.request_id] = record
+        if len(self._done) > UNANSWERED:
+            self._done.popitem(last=False)
+
+    async def answered(self, request_id: str, content: str, answer: str) -> None:
+        """Keep what was answered; comes back when it is on disk, or when that takes too long."""
+        record = self._done.pop(request_id, None)
+        if record is None:
+            return
+        self._ledger.put_order(replace(record, content=content, answer=answer))
+        if self._ledger.health().ok:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER):
+                    await asyncio.to_thread(self._ledger.flush, ANSWER)
 
     def note(self, what: str, **detail: str | int | float | bool) -> None:
         self._ledger.note(what, detail)
@@ -159,6 +179,18 @@ class Records:
     async def verify(self) -> tuple[bool, str]:
         await asyncio.to_thread(self._ledger.flush, FLUSH)
         return await asyncio.to_thread(self._ledger.verify)
+
+    def request_ids(self, limit: int) -> set[str]:
+        """Of the latest orders. A ledger that cannot be read has none to tell of, and says so in the log."""
+        try:
+            return self._ledger.request_ids(limit)
+        except LedgerError as e:
+            log.error("orders of before not read: %s", e)
+            return set()
+
+    async def order_of(self, request_id: str) -> OrderRecord | None:
+        """Raises LedgerError."""
+        return await asyncio.to_thread(self._ledger.order, request_id)
 
     def health(self) -> LedgerHealth:
         return self._ledger.health()

@@ -13,7 +13,7 @@ from killswitch.daemon import policyset
 from killswitch.daemon.core import Core
 from killswitch.daemon.log import fields
 from killswitch.daemon.reactor import Reactor
-from killswitch.daemon.survey import running, survey, tell_program
+from killswitch.daemon.survey import survey
 from killswitch.engine import Engine
 from killswitch.errors import KillswitchError
 from killswitch.events import WorkloadAdded
@@ -32,7 +32,7 @@ class Policies:
         return policyset.describe(self._core.compiled) if self._core.compiled else ()
 
     async def reload(self) -> None:
-        """Read, check and compile all files, then switch kernel and engine over.
+        """Read, check and compile all files, then switch kernel and engine over, and judge what runs already.
 
         Raises PolicyError (all problems of all files) or KernelError; then what was in force stays in force.
         """
@@ -47,7 +47,10 @@ class Policies:
                 log.error("policies not reloaded, the old ones stay in force: %s", str(e).replace("\n", "; "))
                 raise
             core.policy_problem = ""
-            survey(core, self._reactor)
+            known = list(core.workloads)
+            survey(core, self._reactor)  # begins to judge what runs in those that are watched from now on
+            await self._reactor.judge_running(known)
+            await self._reactor.caught_up(w.id for w in core.workloads)
 
     def put_in_force(self, compiled: Compiled, files: Sequence[Path], *, first_incident: int = 1) -> None:
         """Kernel first, engine next: an exec judged by the old tables meanwhile carries their generation and is judged
@@ -75,8 +78,6 @@ class Policies:
             core.plane.set_policies(w.id, w.mask)
             core.tell(WorkloadAdded(time.monotonic_ns(), w.id, w.name, w.cgroup, w.policies))
             core.records.workload(w)
-            for event in running(core, w):
-                tell_program(core, event)
         log.info(
             "policies in force %s",
             fields(

@@ -17,7 +17,7 @@ from killswitch.commands import FREE, Containment, Outcome, Receipt, Step
 from killswitch.daemon.core import Core
 from killswitch.daemon.workloads import Workload
 from killswitch.errors import KernelError
-from killswitch.kernel import cgroupfs
+from killswitch.kernel import cgroupfs, scheduling
 
 log = logging.getLogger("killswitch.selftest")
 
@@ -69,6 +69,7 @@ async def run(core: Core) -> tuple[Workload, str, list[Receipt]]:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", "-S", "-c", _CANARY, str(path / "cgroup.procs"), str(listener.getsockname()[1])
             )
+            scheduling.ordinary(process.pid)
             incident, receipts = await _prove(core, w, Canary(listener))
         finally:
             if process and process.returncode is None:

@@ -23,7 +23,9 @@ from killswitch.control.service import (
 from killswitch.daemon import policyset, selftest, targets
 from killswitch.daemon.core import Core
 from killswitch.daemon.log import fields
+from killswitch.daemon.pump import Pump
 from killswitch.daemon.queries import Queries
+from killswitch.daemon.reactor import Reactor
 from killswitch.daemon.reload import Policies
 from killswitch.daemon.workloads import Absent, Workload
 from killswitch.errors import KernelError, KillswitchError, Problem, TargetError
@@ -34,13 +36,16 @@ log = logging.getLogger("killswitch.orders")
 SEVERED = Containment(severed=True)
 FROZEN = Containment(frozen=True)
 TERMINATED = Containment(terminated=True)
+CATCH_UP = 1.0  # seconds; a flood of events that has no end must not keep an order waiting
 
 
 class DaemonService:
-    def __init__(self, core: Core, policies: Policies, queries: Queries) -> None:
+    def __init__(self, core: Core, policies: Policies, queries: Queries, pump: Pump, reactor: Reactor) -> None:
         self._core = core
         self._policies = policies
         self._queries = queries
+        self._pump = pump
+        self._reactor = reactor
 
     # --- cutting off ---
 
@@ -128,13 +133,17 @@ class DaemonService:
             core.workloads.rename(known, name)
         w = core.watch(cgroup, name=name, explicit=True)
         core.records.order_done(self._ordered("watch", order, w, ""), "complete")
+        await self._judged(w)  # the answer tells of what is found in what runs there already
         return self._queries.workload_info(w)
 
     async def unwatch(self, order: Order, *, remove: bool = False) -> WorkloadInfo:
         core = self._core
-        w = targets.resolve(order.target, core.workloads, core.mount)
-        if not isinstance(w, Workload):
-            raise TargetError(f"target {order.target!r}: is not watched; {core.workloads.suggest(order.target)}")
+        # What the kernel saw of it until now is judged first: a finding must not be lost with its workload.
+        w = self._watched(order.target)
+        read = await self._pump.catch_up(CATCH_UP)
+        if not (await self._judged(w) and read):
+            log.warning("unwatching %s while events of it may not have been judged: there were too many", w.name)
+        w = self._watched(order.target)  # unless its cgroup went meanwhile
         contained = w.desired | core.observed(w)
         if w.desired != FREE or (contained != FREE and not contained.terminated):
             raise TargetError(f"workload {w.name}: is {contained}; release it first: killswitch release {w.name}")
@@ -151,6 +160,23 @@ class DaemonService:
             except KernelError as e:
                 raise TargetError(f"workload {w.name}: no longer watched, but its cgroup stays: {e}") from e
         return info
+
+    def _watched(self, target: str) -> Workload:
+        core = self._core
+        w = targets.resolve(target, core.workloads, core.mount)
+        if not isinstance(w, Workload):
+            raise TargetError(f"target {target!r}: is not watched; {core.workloads.suggest(target)}")
+        return w
+
+    async def _judged(self, w: Workload) -> bool:
+        """Wait until all that was handed in of the workload is judged, and what is done about it has begun."""
+        try:
+            async with asyncio.timeout(CATCH_UP):
+                await self._reactor.caught_up((w.id,))
+        except TimeoutError:
+            return False
+        await asyncio.sleep(0)  # tasks begin in the order in which they were made: containment is desired from now on
+        return True
 
     # --- orders' own records ---
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from killswitch.detect.processes import Process
 from killswitch.events import Done, Event, Exec, Wire
 from killswitch.policy.compiled import CompiledRule
-from killswitch.policy.fields import basename, tokens
+from killswitch.policy.fields import tokens
 
 OF_PROCESS = frozenset(
     {
@@ -42,7 +42,7 @@ def extra_fields(wanted: frozenset[str], event: Event, process: Process | None, 
     for field in wanted:
         match field:
             case "process.name":  # as in an exec: of the executable, and of the file that was asked for
-                extra[field] = (process.name, basename(process.filename))
+                extra[field] = (process.name, process.filename.rpartition(b"/")[2])
             case "process.executable":
                 extra[field] = (process.executable, process.filename)
             case "process.args":

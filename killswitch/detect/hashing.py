@@ -8,6 +8,7 @@ arx        rotations together with xor and addition: SHA-1/2, MD5, BLAKE, Salsa/
 chi        xor with and-not, and some rotation: Keccak (SHA-3, Ethash, KangarooTwelve)
 engine     the CPU's own SHA or AES instructions
 hard_aes   few AES rounds amid wide multiplications and xor: CryptoNight and its kin, bound by memory
+mulxor     vector multiplication, addition and xor: yescrypt, Argon2 with SSE or AVX
 sbox       xor and add of looked-up table entries in turn, hardly a jump: Blowfish, hence bcrypt
 bitslice   whole vector registers xored, anded and ored, nothing added or shuffled: DES crackers
 virtual    code made at run time that mixes packed doubles, wide multiplications, xor and rotation: RandomX's programs
@@ -91,11 +92,14 @@ def shapes(mix: Mix) -> dict[str, float]:
     xor, add = mix["xor"], mix["add"] + mix["vadd"]
     andn = mix["andn"] + mix["vandn"]
     arx = ramp(rot, 0.012, 0.026) * ramp(rot + xor + 0.2 * add, 0.07, 0.12) * ramp(add, 0.01, 0.03) * no_fp
-    chi = ramp(rot + mix["shift"], 0.006, 0.012) * ramp(andn, 0.02, 0.04) * ramp(xor, 0.07, 0.11) * no_fp
+    # Keccak's and-not; or and, or, not on their own, where lanes are kept complemented to save the nots.
+    choose = max(ramp(andn, 0.02, 0.04), ramp(mix["logic"], 0.05, 0.10) * ramp(rot, 0.04, 0.08))
+    chi = ramp(rot + mix["shift"], 0.006, 0.012) * choose * ramp(xor, 0.07, 0.11) * no_fp
     # Carry-less multiplication alone is a CRC; with AES it is GCM.
     aes = ramp(mix["aes"] + min(mix["clmul"], mix["aes"]), 0.01, 0.06)
     engine = max(ramp(mix["sha"], 0.008, 0.03), aes) * no_fp
     hard_aes = ramp(mix["aes"], 0.008, 0.016) * ramp(mix["mul"], 0.02, 0.04) * ramp(xor, 0.05, 0.08) * no_fp
+    mulxor = ramp(mix["vmul"], 0.025, 0.045) * ramp(mix["vadd"], 0.03, 0.05) * ramp(mix["vxor"], 0.06, 0.10) * no_fp
     sbox = ramp(mix["table_xor"] + mix["table_add"], 0.05, 0.09) * ramp(mix["table_add"], 0.02, 0.04) * straight
     sbox *= ramp(mix["shift"], 0.05, 0.09) * ramp(xor, 0.09, 0.13)
     calm = 1 - ramp(mix["vadd"] + mix["vshift"] + mix["shuffle"] + mix["vmul"], 0.03, 0.10)
@@ -103,16 +107,17 @@ def shapes(mix: Mix) -> dict[str, float]:
     virtual = ramp(mix["packed_double"], 0.06, 0.12) * ramp(mix["mul"], 0.03, 0.06) * ramp(xor + rot, 0.03, 0.06)
     virtual *= ramp(mix.anonymous, 0.5, 0.8)
     return {
-        "arx": arx, "chi": chi, "engine": engine, "hard_aes": hard_aes, "sbox": sbox, "bitslice": bitslice,
+        "arx": arx, "chi": chi, "engine": engine, "hard_aes": hard_aes, "mulxor": mulxor, "sbox": sbox, "bitslice": bitslice,
         "virtual": virtual,
     }  # fmt: skip
 
 
 _TOLD = {
     "arx": ("rot", "xor", "add", "vadd"),
-    "chi": ("xor", "andn", "vandn", "rot"),
+    "chi": ("xor", "andn", "vandn", "logic", "rot"),
     "engine": ("sha", "aes", "clmul"),
     "hard_aes": ("aes", "mul", "xor"),
+    "mulxor": ("vmul", "vadd", "vxor"),
     "sbox": ("table_xor", "table_add", "shift"),
     "bitslice": ("vxor", "vlogic"),
     "virtual": ("packed_double", "mul", "xor", "rot"),

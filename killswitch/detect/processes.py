@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from killswitch.events import Exec, Fork, text
-from killswitch.policy.fields import basename
 
 MAX_PROCESSES = 4096  # a workload; the longest unheard-of goes first (a fork bomb must not fill the daemon)
 MAX_ANCESTORS = 6
@@ -37,17 +36,6 @@ class Process:
     def args(self) -> tuple[str, ...]:
         raw = self.argv[:-1] if self.argv.endswith(b"\0") else self.argv
         return tuple(map(text, raw.split(b"\0"))) if self.argv else ()
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessView:
-    """One line of a process tree, for people."""
-
-    pid: int
-    start_ticks: int
-    ppid: int
-    name: str
-    command_line: str
 
 
 class ProcessTable:
@@ -100,7 +88,7 @@ class ProcessTable:
             event.pid,
             event.start_ticks,
             event.ppid,
-            executable[executable.rfind(b"/") + 1 :] if not event.memfd else basename(executable, memfd=True),
+            executable[executable.rfind(b"/") + 1 :],
             executable,
             event.filename,
             argv if len(argv) <= MAX_ARGV else argv[:MAX_ARGV],

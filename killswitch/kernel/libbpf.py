@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from killswitch.errors import KernelError
-from killswitch.kernel import syscalls
+from killswitch.kernel import refusal, syscalls
 
-LOG_LINES = 40  # of libbpf's own words, kept for the error message
+log = logging.getLogger("killswitch.libbpf")
+
+LOG_LINES = 40  # of libbpf's own words, kept to tell why an object was not loaded
 
 
 class MapInfo(ctypes.Structure):
@@ -100,13 +103,11 @@ def lib() -> ctypes.CDLL:
     return loaded
 
 
-def check(what: str, result: int | None, *, said: bool = False) -> int:
-    """``result`` of a libbpf call; raises KernelError when it is negative or NULL, with libbpf's log when ``said``."""
+def check(what: str, result: int | None) -> int:
+    """``result`` of a libbpf call; raises KernelError when it is negative or NULL."""
     if result is not None and result >= 0:
         return result
-    code = ctypes.get_errno() or (-result if result else errno.EIO)
-    hint = "libbpf says:\n  " + "\n  ".join(_log) if said and _log else ""
-    raise syscalls.error(what, code, hint)
+    raise syscalls.error(what, ctypes.get_errno() or (-result if result else errno.EIO))
 
 
 def obj_get(path: Path) -> int:
@@ -144,18 +145,23 @@ def possible_cpus() -> int:
     return check("count possible CPUs", lib().libbpf_num_possible_cpus())
 
 
+def _refused(path: Path, code: int) -> KernelError:
+    for line in _log:
+        log.debug("%s", line)
+    return refusal.explain(path, code, _log)
+
+
 class Object:
     """A loaded object file; its maps and programs live as long as something holds or pins them."""
 
     def __init__(self, path: Path) -> None:
         _log.clear()
-        handle = lib().bpf_object__open_file(os.fsencode(path), None)
-        self._handle = check(f"open the BPF object {path}", handle, said=True)
-        try:
-            check(f"load the BPF object {path}", lib().bpf_object__load(self._handle), said=True)
-        except KernelError:
+        self._handle = lib().bpf_object__open_file(os.fsencode(path), None)
+        if not self._handle:
+            raise _refused(path, ctypes.get_errno())
+        if result := lib().bpf_object__load(self._handle):
             self.close()
-            raise
+            raise _refused(path, -result)
 
     def close(self) -> None:
         lib().bpf_object__close(self._handle)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from killswitch.errors import Gone
-from killswitch.kernel import abi, attach, libbpf, pins, syscalls
+from killswitch.errors import Gone, KernelError
+from killswitch.kernel import abi, attach, libbpf, pins, refusal, syscalls
 from killswitch.kernel.maps import Map, Mapped, Percpu
 from killswitch.kernel.tables import MAPS as TABLE_MAPS
 
@@ -24,7 +25,7 @@ def find_object() -> Path:
     for candidate in (package / "bpf" / "killswitch.bpf.o", package.parent / "build" / "killswitch.bpf.o"):
         if candidate.exists():
             return candidate
-    raise syscalls.error("find the BPF object killswitch.bpf.o", 2, "build it: make -C bpf")
+    raise syscalls.error(f"find the BPF object {package / 'bpf' / 'killswitch.bpf.o'}", errno.ENOENT, refusal.REBUILD)
 
 
 class Loaded:
@@ -77,9 +78,14 @@ def load(obj: Path, generation: pins.Generation) -> Loaded:
     """Load the object and pin its maps and programs. Nothing is attached yet."""
     generation.create()
     with libbpf.loaded(obj) as loaded:
-        for name, fd in loaded.maps():
+        maps, programs = dict(loaded.maps()), dict(loaded.programs())
+        needed = {*MAPPED, *PERCPU, *RINGS, *PLAIN, *attach.TRACING, *attach.CGROUP}
+        if missing := sorted(needed - maps.keys() - programs.keys()):
+            hint = f"it is no data plane of this release, for it has no {missing[0]}; {refusal.REBUILD}"
+            raise KernelError(f"load the BPF object {obj}", errno.ENOEXEC, hint)
+        for name, fd in maps.items():
             libbpf.obj_pin(fd, generation.maps / name)
-        for name, fd in loaded.programs():
+        for name, fd in programs.items():
             libbpf.obj_pin(fd, generation.programs / name)
     return Loaded(generation)
 

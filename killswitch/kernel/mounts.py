@@ -56,7 +56,8 @@ def ensure_bpffs(path: Path) -> None:
         try:
             point.mkdir(parents=True, exist_ok=True)
         except OSError as e:
-            raise syscalls.error(f"create {point} to mount bpffs on", e) from e
+            hint = "choose another pin_dir, such as /sys/fs/bpf/killswitch"
+            raise syscalls.error(f"create {point} to mount bpffs on", e, hint) from e
         try:
             syscalls.mount("bpf", str(point), "bpf", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "mode=0700")
         except KernelError as e:

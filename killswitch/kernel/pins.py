@@ -13,13 +13,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from killswitch.errors import KernelError
-from killswitch.kernel import libbpf, syscalls
+from killswitch.kernel import libbpf, refusal, syscalls
 
 HALF_MADE = "-new"  # bpffs reserves dots in names
+_NAME = re.compile(rf"[0-9a-f]{{16}}({HALF_MADE})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,12 @@ def name_of(obj: Path) -> str:
     try:
         return hashlib.sha256(obj.read_bytes()).hexdigest()[:16]
     except OSError as e:
-        raise syscalls.error(f"read the BPF object {obj}", e, "build it: make -C bpf") from e
+        raise syscalls.error(f"read the BPF object {obj}", e, refusal.REBUILD) from e
 
 
 def generations(pin_dir: Path) -> list[Generation]:
-    return [Generation(p) for p in sorted(entries(pin_dir)) if p.is_dir()]
+    """What else lies there is not ours."""
+    return [Generation(p) for p in sorted(entries(pin_dir)) if _NAME.fullmatch(p.name) and p.is_dir()]
 
 
 def make(directory: Path) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from killswitch.errors import KernelError, NotSupported
-from killswitch.kernel import bpfcall, cgroupfs, libbpf, procfs, sockdiag, syscalls
+from killswitch.kernel import bpfcall, cgroupfs, libbpf, procfs, sockdiag, syscalls, uncovered
 from killswitch.kernel.mounts import mounts
 
 _KPROBE, _PERF_EVENT, _CGROUP_SKB, _CGROUP_SOCK, _SOCK_OPS, _RAW_TP, _SOCK_ADDR, _TRACING, _LSM = (
@@ -279,3 +279,6 @@ def _kprobe() -> str:
     ):
         bpfcall.set_bpf(event, program)
     return "attached to kernel_clone"
+
+
+_TRIALS += [Trial(*t) for t in uncovered.TRIALS]

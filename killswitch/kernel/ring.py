@@ -2,7 +2,8 @@
 
 Ours and not libbpf's, because libbpf 1.1 cannot stop after so many records, and a callback through ctypes costs more
 than the decoding itself. Every record begins with a u32: its length, a busy bit while a program still writes it, and a
-discard bit. The data pages are mapped twice in a row, so that no record is ever broken at the end.
+discard bit. The kernel offers the data pages twice in a row, so that no record is broken at their end; every page mapped
+counts as resident, so we map them once and put the rare broken record together ourselves.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Ring:
         page = mmap.PAGESIZE
         try:
             self._consumer = mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-            self._data = mmap.mmap(fd, page + 2 * self.size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+            self._data = mmap.mmap(fd, page + self.size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         except OSError as e:
             raise KernelError(f"map the ring buffer {name}", e.errno or 0) from e
         self._at: int = _position.unpack_from(self._consumer)[0]
@@ -46,7 +47,7 @@ class Ring:
     def drain(self, into: list[Event], limit: int) -> None:
         """Append the next events, at most ``limit``; what is read makes room for new records at once."""
         data, at, mask = self._data, self._at, self.size - 1
-        base = mmap.PAGESIZE
+        base, last = mmap.PAGESIZE, mmap.PAGESIZE + self.size
         end = _position.unpack_from(data)[0]
         header_of = _word.unpack_from
         while at < end and limit > 0:
@@ -54,10 +55,14 @@ class Ring:
             header = header_of(data, record)[0]
             if header & _BUSY:
                 break
+            size = (header & _LENGTH) + _HEADER
             if not header & _DISCARD:
-                into.append(decode(data, record + _HEADER))
+                if record + size <= last:
+                    into.append(decode(data, record + _HEADER))
+                else:
+                    into.append(decode(data[record:last] + data[base : record + size - self.size], _HEADER))
                 limit -= 1
-            at += ((header & _LENGTH) + _HEADER + 7) & ~7
+            at += (size + 7) & ~7
         if at != self._at:
             self._at = at
             _position.pack_into(self._consumer, 0, at)

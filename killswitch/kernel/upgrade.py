@@ -35,7 +35,7 @@ def bring_up(pin_dir: Path, mount: Path, obj: Path) -> tuple[loader.Loaded, bool
     others = [g for g in pins.generations(pin_dir) if g.path.name != name]
     final = pins.Generation(pin_dir / name)
     adopted = final.path.exists()
-    loaded = loader.Loaded(final) if adopted else _load(obj, final, others, mount)
+    loaded = _open(final) if adopted else _load(obj, final, others, mount)
     lost: list[Lost] = []
     try:
         for cgroup_id in loader.repair(loaded, mount):
@@ -48,6 +48,14 @@ def bring_up(pin_dir: Path, mount: Path, obj: Path) -> tuple[loader.Loaded, bool
         loaded.close()
         raise
     return loaded, adopted, lost
+
+
+def _open(pinned: pins.Generation) -> loader.Loaded:
+    try:
+        return loader.Loaded(pinned)
+    except KernelError as e:
+        hint = f"it is not whole ({e}); if nothing of it is to stay contained: rm -r {pinned.path}"
+        raise KernelError(f"take over the data plane that is pinned at {pinned.path}", e.code, hint) from e
 
 
 def _load(obj: Path, final: pins.Generation, others: list[pins.Generation], mount: Path) -> loader.Loaded:
@@ -66,7 +74,7 @@ def _load(obj: Path, final: pins.Generation, others: list[pins.Generation], moun
 
 def _take_over(old: pins.Generation, new: loader.Loaded, mount: Path) -> None:
     """Watch, judge and contain in the new generation what the old one does."""
-    before = loader.Loaded(old)
+    before = _open(old)
     try:
         _merge(before, new, mount)
         if not loader.copy_tables(before, new):
@@ -96,11 +104,7 @@ def _retire(old: pins.Generation, new: loader.Loaded, mount: Path) -> list[Lost]
     """Take an old generation away; first what judges, then, once its last sever is carried over, what contains."""
     now = time.monotonic_ns()
     lost: list[Lost] = []
-    try:
-        before = loader.Loaded(old)
-    except KernelError as e:
-        log.warning("an older data plane cannot be read, its containment is not taken over: %s", e)
-        raise
+    before = _open(old)
     try:
         old.remove_links()
         _merge(before, new, mount)

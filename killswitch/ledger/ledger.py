@@ -246,6 +246,11 @@ class Ledger:
         with reader.reading(self.path) as connection:
             return reader.order(connection, request_id)
 
+    def request_ids(self, limit: int) -> set[str]:
+        """Of the latest orders that are on disk."""
+        with reader.reading(self.path) as connection:
+            return reader.request_ids(connection, limit)
+
     def verify(self) -> tuple[bool, str]:
         """(whole, text): the hash chain, and every record against it. Reads the whole file: not in the event loop."""
         return reader.verify(self.path)

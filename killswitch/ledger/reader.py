@@ -13,7 +13,7 @@ from killswitch.commands import Containment, Finding, Receipt
 from killswitch.errors import LedgerError
 from killswitch.ledger import audit, codec, schema
 from killswitch.ledger.records import Desired, Incident, IncidentRecord, OrderRecord, WorkloadRecord
-from killswitch.ledger.store import cgroup_of, row_key
+from killswitch.ledger.store import row_key, text_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -37,7 +37,7 @@ def desired(connection: sqlite3.Connection) -> dict[str, Desired]:
         try:
             record = codec.loads(data, Desired)
         except LedgerError as error:
-            cgroup = cgroup_of(key)
+            cgroup = text_of(key)
             log.error("desired containment of %s: %s; it is to be severed and frozen until released", key, error)
             why = "its row in the ledger could not be read, so it is contained to be safe"
             record = Desired(cgroup, 0, "", cgroup.rpartition("/")[2], Containment(True, True), "", why, 0.0)
@@ -104,6 +104,11 @@ def order(connection: sqlite3.Connection, request_id: str) -> OrderRecord | None
         "SELECT data FROM orders WHERE request_id = ? ORDER BY number DESC LIMIT 1", (row_key(request_id),)
     ).fetchone()
     return codec.loads(row[0], OrderRecord) if row else None
+
+
+def request_ids(connection: sqlite3.Connection, limit: int) -> set[str]:
+    rows = connection.execute("SELECT request_id FROM orders ORDER BY number DESC LIMIT ?", (limit,))
+    return {text_of(key) for (key,) in rows}
 
 
 def verify(path: Path) -> tuple[bool, str]:

@@ -79,6 +79,8 @@ class OrderRecord:
     incident: str = ""
     outcome: str = "accepted"  # then complete, partial or failed
     error: str = ""
+    content: str = ""  # digest of the whole order as it came in; known when it is answered
+    answer: str = ""  # what was answered, in the control plane's own writing; "" = nothing (yet)
 
 
 @dataclass(frozen=True, slots=True)

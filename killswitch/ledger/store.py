@@ -20,7 +20,7 @@ def row_key(text: str) -> str:
     return json.dumps(text)[1:-1]
 
 
-def cgroup_of(key: str) -> str:
+def text_of(key: str) -> str:
     """Inverse of ``row_key``; the key itself when it is none of ours."""
     try:
         return str(json.loads(f'"{key}"'))
@@ -78,7 +78,7 @@ class Store:
             )
         elif isinstance(record, OrderRecord):
             columns = {"number": int(record.time_unix * 1e6), "request_id": row_key(record.request_id)}
-            extra = {"detail": json.loads(data)}
+            extra = {"detail": {k: v for k, v in json.loads(data).items() if k not in ("content", "answer")}}
         else:
             columns = {}
             extra = {"detail": json.loads(data)} if isinstance(record, Desired | WorkloadRecord) else {}

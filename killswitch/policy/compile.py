@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 
 from killswitch.commands import MAX_CLAUSES, Clause, Mode, Response
@@ -13,19 +12,11 @@ from killswitch.policy.atoms import WIRE_FIELDS, Atoms, predicates
 from killswitch.policy.clauses import Formula, Opaque, Term, TooManyClauses
 from killswitch.policy.compiled import Compiled, CompiledRule, Program
 from killswitch.policy.fields import FIELDS
+from killswitch.policy.inode import os_inode
 from killswitch.policy.model import And, Expr, Not, Or, Policy, Predicate, Rule
 
 IN_KERNEL = ("exec", "wire")  # events whose rules the data plane itself can judge
 MAX_POLICIES = 64  # bits in a workload's policy set
-
-
-def os_inode(path: str) -> tuple[int, int] | None:
-    """(st_dev, st_ino) of the file that ``path`` leads to, None when there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - one system call; a Path would be made only to be thrown away
-    except (OSError, ValueError):
-        return None
-    return found.st_dev, found.st_ino
 
 
 def compile_policies(

@@ -38,15 +38,9 @@ class Field:
     of: Mapping[type, Callable[[Any], Values]]  # the events that hold it; others get it from ``extra``, if at all
 
 
-def basename(path: bytes, *, memfd: bool = False) -> bytes:
-    """The last component. A memfd is in no directory, and its name may hold a slash."""
-    if memfd and path.startswith(b"/memfd:"):
-        return path[1:]
-    return path.rpartition(b"/")[2]
-
-
 def names(event: Exec) -> tuple[bytes, bytes]:
-    return basename(event.executable, memfd=event.memfd), basename(event.filename)
+    """What follows the last slash; of a memfd's name, too, which may hold any."""
+    return event.executable.rpartition(b"/")[2], event.filename.rpartition(b"/")[2]
 
 
 def tokens(argv: bytes) -> tuple[bytes, ...]:

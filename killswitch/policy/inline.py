@@ -5,7 +5,6 @@ Nothing here decides whether a rule matches: that is ``Compiled.matches``, the s
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from killswitch.errors import Problem
 from killswitch.events import CgroupMove, Connect, Cpu, Done, Event, Exec, Exit, Fork, Listen, Transport, Wire
 from killswitch.policy.fields import PROGRAM
+from killswitch.policy.inode import os_inode
 from killswitch.policy.model import Policy
 
 if TYPE_CHECKING:
@@ -95,11 +95,9 @@ def _exec(given: dict[str, object]) -> Event:
 def _file(given: dict[str, object]) -> tuple[int, int]:
     """(inode, device) of the file named by ``file.inode_of``; none of this host's otherwise."""
     for path in _many(given.pop("file.inode_of", ())):
-        try:
-            found = os.stat(str(path))  # noqa: PTH116 - the same call as the compiler's
-            return found.st_ino, found.st_dev
-        except OSError:
-            continue
+        found = os_inode(str(path))
+        if found:
+            return found[1], found[0]
     return 0, 0
 
 

@@ -22,7 +22,7 @@ KINDS = ("remote", "local", "dynamic", "tun", "stdio")
 NAMES = ("ssh", "slogin")  # what OpenSSH's client is installed as
 FOLDERS = ("/usr/bin", "/bin", "/usr/local/bin", "/opt/openssh/bin")  # and those of $PATH: see paths()
 
-_FLAGS = frozenset(b"1246ACGKMNPTXYZafgknqstvxy")  # V and Q print something and exit
+_FLAGS = frozenset(b"1246ACKMNPTXYZafgknqstvxy")  # G, V and Q print something and exit
 _VALUED = frozenset(b"BDEFIJLOPRSWbceilmopw")
 _ASKS = {ord("R"): "remote", ord("L"): "local", ord("D"): "dynamic", ord("w"): "tun", ord("W"): "stdio"}
 _KEYWORDS = {b"remoteforward": "remote", b"localforward": "local", b"dynamicforward": "dynamic", b"tunnel": "tun"}
@@ -38,9 +38,14 @@ _Step = tuple[tuple[_State, ...], str]  # the states that may come next, and wha
 
 
 def paths() -> tuple[str, ...]:
-    """Where OpenSSH's client may lie: its inode is then known, whatever a link to it is called."""
+    """Where OpenSSH's client may lie: its inode is then known, whatever a link to it is called.
+
+    Not when the name is a link to a program that is called something else: to a program that is many in one (dropbearmulti,
+    busybox), whose ``ls -R`` would be read as a client's.
+    """
     folders = dict.fromkeys((*FOLDERS, *os.get_exec_path()))
-    return tuple(f"{folder}/{name}" for folder in folders if folder.startswith("/") for name in NAMES)
+    found = (f"{folder}/{name}" for folder in folders if folder.startswith("/") for name in NAMES)
+    return tuple(path for path in found if os.path.basename(os.path.realpath(path)).startswith(NAMES))  # noqa: PTH119
 
 
 def step(state: _State, byte: int) -> _Step:

@@ -12,15 +12,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from killswitch.commands import Outcome, Receipt, Response, Step
+from killswitch.commands import Finding, Outcome, Receipt, Response, Step
 from killswitch.control.client import Client
 from killswitch.control.service import EventFilter, IncidentInfo
 from tests.demo.acts import Act, innocent_work, rogue_acts
-from tests.rig.daemon import RealDaemon
+from tests.rig.daemon import Daemon
 from tests.rig.farside import Counter
 from tests.rig.netns import FarSide
 from tests.rig.pool import Pool
@@ -45,7 +46,8 @@ class Outcomes:
     @property
     def held(self) -> bool:
         found = self.incident is not None and any(f.rule == self.act.rule for f in self.incident.findings)
-        return found and self.contained == "severed+frozen" and self.packets_after == 0
+        done = self.incident is not None and all(r.outcome is Outcome.DONE for r in self.incident.receipts)
+        return found and done and self.contained == "severed+frozen" and self.packets_after == 0
 
 
 def follow(client: Client, stop: threading.Event) -> None:
@@ -61,7 +63,8 @@ def follow(client: Client, stop: threading.Event) -> None:
             elif item.receipt:
                 mark = "green" if item.receipt.outcome is Outcome.DONE else "bold red"
                 proof = ", ".join(f"{k}={v}" for k, v in list(item.receipt.proof.items())[:4] if len(str(v)) < 40)
-                say(mark, f"  {where}: {item.receipt.step} {item.receipt.outcome} [dim]{escape(proof)}[/]")
+                told = escape(item.receipt.error or proof)
+                say(mark, f"  {where}: {item.receipt.step} {item.receipt.outcome} [dim]{told}[/]")
 
 
 def wait_contained(client: Client, outcome: Outcomes, started: float) -> None:
@@ -88,48 +91,53 @@ def micro(nanoseconds: int | None) -> str:
     return "—" if nanoseconds is None else f"{nanoseconds / 1000:,.0f}"
 
 
-def table(outcomes: list[Outcomes], innocent: tuple[int, str, int]) -> Table:
-    shown = Table(title="What was caught", title_style="bold", header_style="bold", expand=True)
+def table(outcomes: list[Outcomes], innocent: tuple[int, str, int], width: int) -> Table:
+    """One row an act; what was done is left out where there is no room for it."""
+    roomy = width >= 100
+    shown = Table(title="What was caught", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD, expand=True)
     shown.add_column("act", ratio=3)
-    shown.add_column("rule", min_width=18, ratio=1)
-    shown.add_column("what was done", ratio=2)
-    for heading in ("µs to\nverdict", "µs to\nsevered", "µs to\nfrozen", "packets\nafter it"):
-        shown.add_column(heading, justify="right", min_width=8, no_wrap=True)
-    shown.add_column("held", min_width=6, no_wrap=True)
+    shown.add_column("rule", width=18)
+    if roomy:
+        shown.add_column("what was done", ratio=3)
+    for heading in ("µs to\nverdict", "µs to\nsevered", "µs to\nfrozen", "packets\nafter"):
+        shown.add_column(heading, justify="right", width=7, no_wrap=True)
+    shown.add_column("held", width=6, no_wrap=True)
     for o in outcomes:
         finding = next((f for f in o.incident.findings if f.rule == o.act.rule), None) if o.incident else None
-        times = ["—"] * 3
-        if o.incident and finding:
-            at = finding.event.time_ns
-            sever, freeze = receipt(o.incident, Step.SEVER), receipt(o.incident, Step.FREEZE)
-            in_kernel = Response.SEVER in finding.done_in_kernel  # with the verdict, by the same program
-            times = [
-                micro(finding.verdict_ns),
-                micro(finding.verdict_ns if in_kernel else sever.finished_ns - at if sever else None),
-                micro(freeze.finished_ns - at if freeze else None),
-            ]
         done = [f"{r}*" for r in finding.done_in_kernel] if finding else []
         done += [str(r.step) for r in o.incident.receipts if f"{r.step}*" not in done] if o.incident else []
         rule = finding.rule if finding else "[red]not found[/]"
         mark = "[green]yes[/]" if o.held else "[bold red]NO[/]"
-        shown.add_row(o.act.title, rule, ", ".join(done), *times, str(o.packets_after), mark)
+        packets = str(o.packets_after) if o.packets_after >= 0 else "—"
+        shown.add_row(
+            o.act.title, rule, *[", ".join(done).replace("_", " ")] * roomy, *times(o, finding), packets, mark
+        )
     status, containment, acted = innocent
     good = status == 0 and containment == "free" and not acted
+    mark = f"[green]exit {status}[/]" if good else f"[bold red]exit {status}[/]"
+    rule = "none" if not acted else f"[bold red]{acted} acted[/]"
     shown.add_section()
     shown.add_row(
-        "innocent: compile, ssh ls -R, checksum",
-        "none" if not acted else f"{acted} acted",
-        f"left alone ({containment})",
-        "",
-        "",
-        "",
-        "",
-        f"[green]exit {status}[/]" if good else f"[bold red]exit {status}[/]",
+        "innocent: compile, ssh ls -R, checksum", rule, *[f"left alone ({containment})"] * roomy, "", "", "", "", mark
     )
     return shown
 
 
-def play(daemon: RealDaemon, directory: Path, stack: contextlib.ExitStack) -> bool:
+def times(o: Outcomes, finding: Finding | None) -> tuple[str, str, str]:
+    """Microseconds from the act to the verdict, to severed and to frozen."""
+    if not o.incident or not finding:
+        return "—", "—", "—"
+    at = finding.event.time_ns
+    sever, freeze = receipt(o.incident, Step.SEVER), receipt(o.incident, Step.FREEZE)
+    in_kernel = Response.SEVER in finding.done_in_kernel  # with the verdict, by the same program
+    return (
+        micro(finding.verdict_ns),
+        micro(finding.verdict_ns if in_kernel else sever.finished_ns - at if sever else None),
+        micro(freeze.finished_ns - at if freeze else None),
+    )
+
+
+def play(daemon: Daemon, directory: Path, stack: contextlib.ExitStack) -> bool:
     far = stack.enter_context(FarSide("ks-demo"))
     counter = stack.enter_context(Counter(far))
     pools = (stack.enter_context(Pool(far, 3333)), stack.enter_context(Pool(far, 3334)))
@@ -176,7 +184,7 @@ def play(daemon: RealDaemon, directory: Path, stack: contextlib.ExitStack) -> bo
     stop.set()
 
     console.print()
-    console.print(table(outcomes, (status, str(mine.observed) if mine else "free", len(acted))))
+    console.print(table(outcomes, (status, str(mine.observed) if mine else "free", len(acted)), console.width))
     heard_before = {o.act.name: sum(p.destination_port in o.act.ports for p in counter.since(0)) for o in outcomes}
     console.print(
         f"[dim]Counted at the far side of the wire: {len(counter.packets):,} packets in all; from the acts "
@@ -192,7 +200,7 @@ def main() -> int:
     say("bold", "starting the daemon, with its own state, pins and cgroups, and the shipped policies")
     directory = Path(tempfile.mkdtemp(prefix="ks-demo-"))
     try:
-        with RealDaemon("ks-demo") as daemon, contextlib.ExitStack() as stack:
+        with Daemon("ks-demo") as daemon, contextlib.ExitStack() as stack:
             say("green", f"armed {daemon.ready_seconds:.2f} s after its start")
             held = play(daemon, directory, stack)
     finally:

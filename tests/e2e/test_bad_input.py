@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.errors import PolicyError, TargetError
-from tests.e2e.conftest import ROOT, Daemon
+from tests.rig.daemon import ROOT, Daemon
 
 
 def refused(daemon: Daemon, *arguments: str, **environment: str) -> tuple[int, str]:
@@ -35,7 +35,7 @@ def test_second_daemon_on_the_same_state(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("own", ["KILLSWITCH_RUNTIME_DIR", "KILLSWITCH_STATE_DIR"])
 def test_second_daemon_on_the_same_pins(daemon: Daemon, own: str) -> None:
-    others = {"KILLSWITCH_RUNTIME_DIR": f"{daemon.base}/r2", "KILLSWITCH_STATE_DIR": f"{daemon.base}/s2"}
+    others = {"KILLSWITCH_RUNTIME_DIR": f"{daemon.directory}/r2", "KILLSWITCH_STATE_DIR": f"{daemon.directory}/s2"}
     status, text = refused(daemon, **{k: v for k, v in others.items() if k != own})
     assert status == 1
     assert "is already running there" in text
@@ -54,25 +54,25 @@ def test_without_root(make_daemon: Callable[..., Daemon]) -> None:
 
 def test_bad_configuration(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
-    (daemon.base / "config.yaml").write_text("log_levl: info\nreconcile_seconds: never\n")
+    (daemon.directory / "config.yaml").write_text("log_levl: info\nreconcile_seconds: never\n")
     status, text = refused(daemon)
     assert status == 2
-    assert f"{daemon.base}/config.yaml:1:1: unknown setting 'log_levl' (did you mean log_level?)" in text
-    assert f"{daemon.base}/config.yaml:2:20: reconcile_seconds" in text
+    assert f"{daemon.directory}/config.yaml:1:1: unknown setting 'log_levl' (did you mean log_level?)" in text
+    assert f"{daemon.directory}/config.yaml:2:20: reconcile_seconds" in text
     assert not daemon.pin_dir.exists()
 
 
 def test_missing_configuration_that_was_asked_for(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
-    status, text = refused(daemon, "--config", f"{daemon.base}/absent.yaml")
+    status, text = refused(daemon, "--config", f"{daemon.directory}/absent.yaml")
     assert status == 2
     assert "no such file" in text
 
 
 def test_places_that_cannot_be_made(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
-    (daemon.base / "file").touch()
-    status, text = refused(daemon, KILLSWITCH_STATE_DIR=f"{daemon.base}/file/state")
+    (daemon.directory / "file").touch()
+    status, text = refused(daemon, KILLSWITCH_STATE_DIR=f"{daemon.directory}/file/state")
     assert status == 2
     assert "cannot be made" in text
     assert "Traceback" not in text

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Daemon
+from tests.rig.daemon import Daemon
 
 
 def run(daemon: Daemon, *arguments: str, **options: Any) -> subprocess.Popen[str]:

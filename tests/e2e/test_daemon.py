@@ -16,8 +16,8 @@ from killswitch.commands import Containment, Outcome, Receipt, Step
 from killswitch.control.service import EventFilter
 from killswitch.errors import NotSupported, Protected, TargetError
 from killswitch.kernel import cgroupfs
-from tests.e2e.conftest import Daemon
 from tests.rig.build import program
+from tests.rig.daemon import Daemon
 from tests.rig.farside import Counter, Sink
 from tests.rig.netns import FarSide
 

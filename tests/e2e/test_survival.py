@@ -16,8 +16,8 @@ import pytest
 
 from killswitch.commands import Containment
 from killswitch.kernel import cgroupfs
-from tests.e2e.conftest import Daemon
 from tests.rig.build import program
+from tests.rig.daemon import Daemon
 from tests.rig.farside import Counter, Sink
 from tests.rig.netns import FarSide
 
@@ -139,7 +139,7 @@ def test_lost_pins_lose_no_containment(daemon: Daemon, talking: Counter) -> None
     """What a reboot does: the kernel's record is gone, the ledger's is left."""
     killed = daemon.client.kill("talker", "test")
     daemon.stop()
-    daemon._remove_pins()
+    daemon.remove_pins()
     daemon.start()
     cut = time.time_ns()
     assert not daemon.client.status().adopted
@@ -183,7 +183,6 @@ def fill(disk: Path) -> Path:
 
 def test_full_disk_delays_no_kill_and_loses_nothing(make_daemon: Callable[..., Daemon], small_disk: Path) -> None:
     daemon = make_daemon(KILLSWITCH_STATE_DIR=str(small_disk))
-    daemon.state_dir = small_disk
     daemon.start()
     daemon.watched("agent")
     daemon.spawn("agent", "/bin/sleep", "60")
@@ -213,7 +212,7 @@ def test_daemon_starts_on_a_full_disk(make_daemon: Callable[..., Daemon], small_
 def test_stuck_watchdog_is_not_fed(make_daemon: Callable[..., Daemon]) -> None:
     """A stopped daemon cannot feed; a running one does, and only with READY behind it."""
     daemon = make_daemon()
-    address = daemon.base / "watchdog"
+    address = daemon.directory / "watchdog"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(address))
         listener.settimeout(20)

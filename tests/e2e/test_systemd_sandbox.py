@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from killswitch.commands import Step
-from tests.e2e.conftest import Daemon
 from tests.e2e.test_systemd import SERVICE, settings
+from tests.rig.daemon import Daemon
 
 SHUT_IN = """
 import ctypes, os, subprocess, sys
@@ -41,20 +41,6 @@ os.execvp("setpriv", ["setpriv", "--no-new-privs", f"--bounding-set=-all,{capabi
 def capabilities() -> str:
     names = settings(SERVICE)["CapabilityBoundingSet"].split()
     return ",".join("+" + name.removeprefix("CAP_").lower() for name in names)
-
-
-def wrapped(daemon: Daemon, *prefix: str) -> Daemon:
-    """The daemon's process is started by ``prefix``."""
-
-    def launch(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        with daemon.log_file.open("ab") as log:
-            return subprocess.Popen(
-                [*prefix, sys.executable, "-m", "killswitch", "daemon", *arguments],
-                env={**daemon.env, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
-            )  # fmt: skip
-
-    daemon.launch = launch  # type: ignore[method-assign]
-    return daemon
 
 
 # Of another user, with a connection to itself: to see and to end these, the daemon needs its capabilities.
@@ -99,8 +85,9 @@ def pull_and_release(daemon: Daemon) -> None:
 
 def test_the_daemon_works_inside_its_sandbox(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
-    inside = ("unshare", "--mount", "--propagation", "slave", sys.executable, "-c", SHUT_IN, str(daemon.base))
-    wrapped(daemon, *inside, capabilities()).start()
+    inside = ("unshare", "--mount", "--propagation", "slave", sys.executable, "-c", SHUT_IN, str(daemon.directory))
+    daemon.prefix = (*inside, capabilities())
+    daemon.start()
     assert daemon.process
     status = Path(f"/proc/{daemon.process.pid}/status").read_text()
     assert "NoNewPrivs:\t1" in status
@@ -112,7 +99,8 @@ def test_the_daemon_works_inside_its_sandbox(make_daemon: Callable[..., Daemon])
 def test_every_system_call_of_the_daemon_is_in_the_filter(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     daemon = make_daemon()
     trace = tmp_path / "trace"
-    wrapped(daemon, "strace", "-D", "-f", "-qq", "-e", "trace=all", "-e", "verbose=none", "-o", str(trace)).start(120)
+    daemon.prefix = ("strace", "-D", "-f", "-qq", "-e", "trace=all", "-e", "verbose=none", "-o", str(trace))
+    daemon.start(120)
     pull_and_release(daemon)
     assert daemon.stop() == 0
     called = set(

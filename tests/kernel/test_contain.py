@@ -348,30 +348,3 @@ def test_the_daemon_its_parent_and_pid_1_are_never_killed(switch: Switch) -> Non
     for pid in (os.getpid(), os.getppid(), 1):
         receipt = asyncio.run(switch.kill_process(order_to_kill(pid, procfs.start_ticks(pid))))
         assert receipt.outcome is Outcome.REFUSED and "never killed" in receipt.error
-
-
-# --- what slips out ---------------------------------------------------------------------------------------------------
-
-
-def test_what_slipped_out_is_pulled_back_and_frozen(switch: Switch, watched: Cgroup, mount: Path) -> None:
-    async def scene(pid: int) -> None:
-        await kill(switch, watched)
-        cgroupfs.move(mount, pid)  # by itself it runs again out there
-        receipt = await switch.pull_back(ref(watched), pid, procfs.start_ticks(pid))
-        assert receipt.outcome is Outcome.DONE and receipt.proof["pulled_back"] == 1
-        assert cgroupfs.processes(watched.path) == [pid] and switch.observe(ref(watched)) == CUT
-
-    with actor(watched, SPINNER) as a:
-        asyncio.run(scene(a.pid))
-
-
-def test_what_cannot_be_pulled_back_is_killed(
-    switch: Switch, watched: Cgroup, make_cgroup: Callable[[], Cgroup]
-) -> None:
-    outside = make_cgroup()
-    watched.path.rmdir()
-    with actor(outside, SPINNER) as a:
-        receipt = asyncio.run(switch.pull_back(ref(watched), a.pid, procfs.start_ticks(a.pid)))
-        assert receipt.outcome is Outcome.DONE
-        assert (receipt.proof["fallback"], a.process.wait(5)) == ("killed", -9)
-        assert "removed" in str(receipt.proof["why"])

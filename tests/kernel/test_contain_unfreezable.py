@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,7 @@ def test_it_is_killed_and_the_receipt_says_so(
         [receipt] = asyncio.run(switch.contain(ref(watched), FROZEN, capture=False, incident="inc-1"))
         assert receipt.outcome is Outcome.DONE
         assert (receipt.proof["frozen"], receipt.proof["fallback"], receipt.proof["populated"]) == (0, "killed", 0)
-        assert f"{a.pid} (python3" in str(receipt.proof["why"]) and "not frozen after 0.2 s" in str(
+        assert f"{a.pid} ({Path(sys.executable).name}" in str(receipt.proof["why"]) and "not frozen after 0.2 s" in str(
             receipt.proof["why"]
         )
         assert a.process.wait(5) == -9
@@ -77,5 +78,5 @@ def test_it_is_left_alive_and_named_when_the_policy_says_so(
     with stuck(watched, silent_mount) as a:
         [receipt] = asyncio.run(switch.contain(ref(watched), FROZEN, capture=False, incident="inc-1"))
         assert receipt.outcome is Outcome.FAILED and receipt.proof["frozen"] == 0
-        assert f"{a.pid} (python3, D)" in receipt.error and a.process.poll() is None
+        assert f"{a.pid} ({Path(sys.executable).name}, D)" in receipt.error and a.process.poll() is None
         assert not cgroupfs.is_frozen(watched.path)

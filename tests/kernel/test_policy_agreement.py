@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from killswitch.commands import FREE, Level, Mode, Response
 from killswitch.events import Done, Exec
 from killswitch.kernel import cgroupfs
 from killswitch.kernel.dataplane import DataPlane
-from killswitch.policy.compile import compile_policies, os_inode
+from killswitch.policy.compile import compile_policies
 from killswitch.policy.compiled import Compiled
+from killswitch.policy.inode import os_inode
 from killswitch.policy.model import Policy, Predicate, Rule
 from tests.rig.build import program
 from tests.unit.policy.matcher_strategies import SEGMENT, TEXT, policies
@@ -142,7 +143,7 @@ def always(bench: Bench) -> Policy:
         Predicate("ssh.forward", "match", ("remote",)),
         Predicate("ssh.forward", "match", ("tun", "stdio")),
         Predicate("process.name", "startswith", ("x",)),  # the symbolic link
-        Predicate("process.name", "startswith", ("memfd:",)),
+        Predicate("process.name", "match", ("ab",)),  # of a memfd
         Predicate("process.executable", "contains", ("/x",)),
         Predicate("process.executable", "endswith", ("/copy (deleted)", "/copy")),
         Predicate("process.args", "endswith", ("bb",)),  # where the window cuts
@@ -155,7 +156,8 @@ def always(bench: Bench) -> Policy:
     return Policy("always", 1, ("/ks/**",), Mode.MONITOR, rules)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+# Not shrunk: what fails is small enough, and every try costs a dozen execs.
+@settings(max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(made=policies(), calls=st.lists(CALLS, min_size=EXECS_AT_ONCE, max_size=EXECS_AT_ONCE), mask=st.integers(0, 7))
 def test_kernel_and_daemon_agree_on_every_predicate(
     bench: Bench, made: tuple[Policy, ...], calls: list[Call], mask: int

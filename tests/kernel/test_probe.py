@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import os
+import socket
 
-from killswitch.kernel import cgroupfs, probe
+from killswitch.kernel import cgroupfs, probe, uncovered
 
 
 def test_every_trial_has_an_answer_that_people_can_read_and_leaves_nothing_behind() -> None:
@@ -33,3 +34,12 @@ def test_a_program_that_the_verifier_refuses_says_why() -> None:
     trial = probe.Trial("x", "y", lambda: str(bpfcall.load(8, bpfcall.EXIT)))  # r0 was never set
     answer = probe._attempt(trial)
     assert not answer.available and "R0 !read_ok" in answer.reason
+
+
+def test_ways_round_the_programs_are_said_to_be_open_exactly_where_the_kernel_has_them() -> None:
+    found = {c.name: c for c in probe.capabilities()}
+    socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()  # as root, on a kernel that runs these tests
+    assert not found["no_packet_sockets"].available and "CAP_NET_RAW" in found["no_packet_sockets"].reason
+    assert not found["no_unix_helpers"].available
+    never_built = uncovered._closed(11, socket.SOCK_STREAM, "AF_SECURITY sockets", "")  # a family that no kernel has
+    assert probe._attempt(probe.Trial("x", "y", never_built)).available

@@ -220,8 +220,8 @@ def test_moving_to_another_workload_takes_the_process_along() -> None:
     scene.add(workload=78, cgroup="/killswitch/other")
     out = scene.play(ex("/usr/bin/sleep"), move(10, 78))
     assert [f.rule for f in findings(out)] == ["left-cgroup"]
-    assert [p.name for p in scene.engine.tree(78)] == ["sleep"]
-    assert scene.engine.tree(WORKLOAD) == ()
+    assert list(scene.engine.asked_for(78).values()) == [(b"/usr/bin/sleep", b"/usr/bin/sleep")]
+    assert scene.engine.asked_for(WORKLOAD) == {}
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ def test_removing_a_workload_lets_go_of_all_and_shows_what_was_folded() -> None:
     out = scene.play(WorkloadRemoved(1, WORKLOAD))
     assert [f.pid for f in findings(out)] == [11]
     assert isinstance(out[0], RecordFinding) and out[0].incident == "inc-1"
-    assert scene.engine.tree(WORKLOAD) == ()
+    assert scene.engine.asked_for(WORKLOAD) == {}
     assert scene.play(ex("/tmp/xmrig", pid=12), WorkloadRemoved(2, WORKLOAD)) == []
 
 
@@ -347,7 +347,7 @@ def test_a_fork_bomb_is_held_in_bounded_memory() -> None:
     scene = Scene()
     for pid in range(2, 60_000):
         scene.play(fork(pid, pid - 1), ex("/bin/x", "x" * 4000, pid=pid))
-    assert len(scene.engine.tree(WORKLOAD)) <= 4096
+    assert len(scene.engine.asked_for(WORKLOAD)) <= 4096
 
 
 def test_fields_of_the_process_reach_rules_on_its_connections() -> None:

@@ -25,6 +25,14 @@ static const uint32_t K[64] = {
 };
 
 #define ROR(x, n) (((x) >> (n)) | ((x) << (32 - (n))))
+#define STEP(a, b, c, d, e, f, g, h, i)                                                                          \
+	do {                                                                                                     \
+		uint32_t t = s[h] + (ROR(s[e], 6) ^ ROR(s[e], 11) ^ ROR(s[e], 25)) + ((s[e] & s[f]) ^ (~s[e] & s[g])) + \
+			     K[i] + w[i];                                                                        \
+		s[d] += t;                                                                                       \
+		s[h] = t + (ROR(s[a], 2) ^ ROR(s[a], 13) ^ ROR(s[a], 22)) +                                      \
+		       ((s[a] & s[b]) ^ (s[a] & s[c]) ^ (s[b] & s[c]));                                          \
+	} while (0)
 
 static void compress(uint32_t state[8], const uint32_t block[16])
 {
@@ -36,12 +44,16 @@ static void compress(uint32_t state[8], const uint32_t block[16])
 		w[i] = w[i - 16] + w[i - 7] + (ROR(a, 7) ^ ROR(a, 18) ^ (a >> 3)) + (ROR(b, 17) ^ ROR(b, 19) ^ (b >> 10));
 	}
 	memcpy(s, state, 32);
-	for (int i = 0; i < 64; i++) {
-		uint32_t t1 = s[7] + (ROR(s[4], 6) ^ ROR(s[4], 11) ^ ROR(s[4], 25)) + ((s[4] & s[5]) ^ (~s[4] & s[6])) + K[i] + w[i];
-		uint32_t t2 = (ROR(s[0], 2) ^ ROR(s[0], 13) ^ ROR(s[0], 22)) + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-		memmove(s + 1, s, 28);
-		s[4] += t1;
-		s[0] = t1 + t2;
+	/* Eight steps a turn with the variables renamed, as every miner has it: nothing is moved. */
+	for (int i = 0; i < 64; i += 8) {
+		STEP(0, 1, 2, 3, 4, 5, 6, 7, i);
+		STEP(7, 0, 1, 2, 3, 4, 5, 6, i + 1);
+		STEP(6, 7, 0, 1, 2, 3, 4, 5, i + 2);
+		STEP(5, 6, 7, 0, 1, 2, 3, 4, i + 3);
+		STEP(4, 5, 6, 7, 0, 1, 2, 3, i + 4);
+		STEP(3, 4, 5, 6, 7, 0, 1, 2, i + 5);
+		STEP(2, 3, 4, 5, 6, 7, 0, 1, i + 6);
+		STEP(1, 2, 3, 4, 5, 6, 7, 0, i + 7);
 	}
 	for (int i = 0; i < 8; i++)
 		state[i] += s[i];

@@ -165,7 +165,12 @@ class House:
     async def unwatch(self, order: Order, *, remove: bool = False) -> WorkloadInfo:
         self.told.append(("unwatch", order, {"remove": remove}))
         await self._answer()
-        return workload(order.target)
+        found = next((w for w in self.watched if order.target in (w.name, str(w.id))), None)
+        if found and (found.desired != FREE or found.observed != FREE):
+            raise TargetError(f"workload {found.name}: is {found.observed}; release it first")
+        if found and remove and found.processes:
+            raise TargetError(f"workload {found.name}: its cgroup still has processes; end them, or do not remove it")
+        return found or workload(order.target)
 
     async def status(self) -> Status:
         await self._answer()

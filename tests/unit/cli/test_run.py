@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from killswitch.commands import FREE
@@ -152,10 +153,9 @@ def test_a_signal_sent_to_us_is_handed_on(run: Run, cgroup: Path, sent: signal.S
 
 
 def test_told_to_end_while_frozen_it_says_so_and_leaves(run: Run, house: House, cgroup: Path) -> None:
-    process = run("--", "sh", "-c", f"trap '' INT; echo $$; touch {cgroup}/ready; exec sleep 60 >/dev/null 2>&1")
+    process = run("--", "sh", "-c", f"trap '' INT; touch {cgroup}/ready; exec sleep 60 >/dev/null 2>&1")
     until((cgroup / "ready").exists)
-    assert process.stdout
-    child = int(process.stdout.readline())
+    [child] = [c.pid for c in psutil.Process(process.pid).children() if c.name() != "killswitch-init"]
     try:
         (cgroup / "cgroup.events").write_text("populated 1\nfrozen 1\n")
         process.send_signal(signal.SIGINT)
@@ -180,14 +180,21 @@ def test_a_contained_workload_is_kept_and_named(run: Run, house: House, cgroup: 
     said = process.communicate(timeout=30)[1]
     assert said == "killswitch: workload job was contained: incident inc-3 (killswitch incidents inc-3)\n"
     assert process.returncode == 0
-    assert [kind for kind, _, _ in house.told] == ["watch"]
+    assert [kind for kind, _, _ in house.told] == ["watch", "unwatch"]  # the daemon has the last word: it was refused
+
+
+def test_what_a_monitoring_rule_found_is_named_though_its_workload_goes(run: Run, house: House, cgroup: Path) -> None:
+    house.watched = [workload("job", path=str(cgroup), incident="inc-3", processes=0)]
+    said = run("--", "true").communicate(timeout=30)[1]
+    assert said == "killswitch: workload job was reported: incident inc-3 (killswitch incidents inc-3)\n"
+    assert [kind for kind, _, _ in house.told] == ["watch", "unwatch"]
 
 
 def test_leftover_processes_keep_it_watched(run: Run, house: House, cgroup: Path) -> None:
     house.watched = [workload("job", path=str(cgroup), processes=2)]
     said = run("--", "true").communicate(timeout=30)[1]
     assert said == "killswitch: workload job has 2 processes left, and stays watched (killswitch workloads)\n"
-    assert [kind for kind, _, _ in house.told] == ["watch"]
+    assert [kind for kind, _, _ in house.told] == ["watch", "unwatch"]
 
 
 def test_a_workload_that_no_policy_watches_is_warned_about(run: Run, house: House, cgroup: Path) -> None:
@@ -234,5 +241,30 @@ def test_an_interactive_shell_has_job_control(run: Run) -> None:
         read_until(b"ready> ")
         os.write(ours, b"exit 9\n")
         assert process.wait(30) == 9
+    finally:
+        os.close(ours)
+
+
+def test_after_an_interactive_shell_the_terminal_is_ours_again(run: Run) -> None:
+    """A script that goes on to read from it would otherwise be refused, as a background process."""
+    ours, theirs = pty.openpty()
+    script = '"$@"; read line; echo "got:$line"; exit 5'
+    process = run(
+        "--", "bash", "--norc", "--noprofile", "-i",
+        by=("setsid", "-c", "sh", "-c", script, "sh"), stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    try:
+        os.write(ours, b"PS1='rea''dy> '\n")
+        for wanted, answer in ((b"ready> ", b"exit\n"), (b"exit", b""), (b"\n", b"word\n"), (b"got:word", b"")):
+            end = time.monotonic() + 20
+            while wanted not in seen:
+                assert time.monotonic() < end, seen
+                if select.select([ours], [], [], 0.2)[0]:
+                    seen += os.read(ours, 4096)
+            seen = seen.partition(wanted)[2]
+            os.write(ours, answer)
+        assert process.wait(30) == 5
     finally:
         os.close(ours)

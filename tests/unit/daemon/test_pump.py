@@ -88,3 +88,51 @@ def test_one_bad_event_does_not_blind() -> None:
     pump = asyncio.run(pumped(Rings(4), handle, 4))
     assert [e.time_ns for e in seen] == [0, 2, 3]
     assert pump.failures == 1
+
+
+def test_catching_up_reads_all_that_waits() -> None:
+    seen: list[Event] = []
+
+    async def main() -> bool:
+        rings = Rings(BATCH * 50 + 1)
+        pump = Pump(rings, seen.append)
+        try:
+            return await pump.catch_up(60)
+        finally:
+            pump.stop()
+            rings.close()
+
+    module_bite, module.BITE_NS = module.BITE_NS, 0  # bites of one batch
+    try:
+        assert asyncio.run(main())
+    finally:
+        module.BITE_NS = module_bite
+    assert [e.time_ns for e in seen] == list(range(BATCH * 50 + 1))
+
+
+def test_catching_up_with_a_flood_that_has_no_end_gives_up_and_says_so() -> None:
+    class Flood(Rings):
+        def drain(self, limit: int) -> list[Event]:
+            return [Tick(0)] * limit
+
+    async def main() -> tuple[bool, int]:
+        rings, served = Flood(0), 0
+        pump = Pump(rings, lambda event: None)
+
+        async def other() -> None:
+            nonlocal served
+            while True:
+                served += 1
+                await asyncio.sleep(0)
+
+        order = asyncio.create_task(other())
+        try:
+            return await pump.catch_up(0.05), served
+        finally:
+            order.cancel()
+            pump.stop()
+            rings.close()
+
+    done, served = asyncio.run(main())
+    assert not done
+    assert served > 1

@@ -8,8 +8,9 @@ import pytest
 from killswitch.commands import MAX_CLAUSES, MAX_INODES, MAX_STATES, Mode, Response
 from killswitch.errors import PolicyError
 from killswitch.policy.catalogue import FIELDS as CATALOGUE
-from killswitch.policy.compile import MAX_POLICIES, compile_policies, os_inode
+from killswitch.policy.compile import MAX_POLICIES, compile_policies
 from killswitch.policy.fields import EVENT_TYPES, FIELDS
+from killswitch.policy.inode import os_inode
 from killswitch.policy.model import And, Not, Or
 from tests.unit.policy.compiling import policy_of, rule_of, where
 from tests.unit.policy.matcher_strategies import make_exec

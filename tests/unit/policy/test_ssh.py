@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +28,7 @@ def walk(*tokens: str) -> set[str]:
         (["-P", "tag", "-R", "9000", "h"], {"remote"}),  # -P takes a value since OpenSSH 9.6...
         (["-PR9000", "h"], {"remote"}),  # ...and was a flag before
         (["-V", "-R", "9000", "h"], set()),  # prints its version and exits
+        (["-G", "-R", "9000", "h"], set()),  # prints its configuration and exits
         (["-Q", "cipher", "-R", "9000"], set()),
         (["-%", "-R", "9000", "h"], set()),  # a usage error
         (["--", "h", "-R", "9000"], set()),
@@ -108,3 +111,14 @@ def test_the_client_is_looked_for_on_the_path(monkeypatch: pytest.MonkeyPatch) -
     assert "/srv/tools/ssh" in ssh.paths()
     assert "/usr/bin/ssh" in ssh.paths()
     assert not any(path.startswith("relative") for path in ssh.paths())
+
+
+def test_a_program_that_is_many_in_one_is_not_the_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its inode would be that of its ``ls`` and ``tar`` as well."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("busybox", "ssh-9.9"):
+        (tmp_path / name).touch()
+    (tmp_path / "ssh").symlink_to("busybox")
+    (tmp_path / "slogin").symlink_to("ssh-9.9")
+    assert str(tmp_path / "ssh") not in ssh.paths()
+    assert str(tmp_path / "slogin") in ssh.paths()

@@ -138,6 +138,29 @@ def test_the_grammar_understands_what_the_client_does(arguments: list[str], tmp_
         (["-o", "Tunnel=no", "h"], set()),
         (["-L", "8000:localhost:80", "-D", "1080", "h"], {"local", "dynamic"}),
         (["-w", "0:0", "h"], {"tun"}),
+        (["-R", ":9000:localhost:22", "h"], {"remote"}),
+        (["-R", "/tmp/s:localhost:22", "h"], {"remote"}),
+        (["-46CqgR9000:localhost:22", "h"], {"remote"}),
+        (["-oremoteforward\t9000 localhost:22", "h"], {"remote"}),
+        (["-o", "RemoteForward= 9000 localhost:22", "h"], {"remote"}),
+        (["-o", '"RemoteForward" 9000 localhost:22', "h"], {"remote"}),
+        (["-o", '""RemoteForward 9000 localhost:22', "h"], {"remote"}),
+        (["-o", "\n=\rRemoteForward\n=\n9000 localhost:22", "h"], {"remote"}),
+        (["-o", '"RemoteForward 9000', "h"], set()),  # a quote that is not closed: the line is ignored
+        (["-o", "RemoteCommand=x\nRemoteForward=9000", "h"], set()),  # one line, whatever it holds
+        (["-o", "#RemoteForward=9000", "h"], set()),
+        (["-o", "", "-R", "9000", "h"], {"remote"}),
+        (["", "-R", "9000:localhost:22"], {"remote"}),
+        (["ssh://user@h:22/", "-NR", "9000:localhost:22"], {"remote"}),
+        (["h", "-4-", "-R", "9000"], set()),  # "-4-" is no option, so the remote command begins
+        (["h", "-", "-R", "9000"], set()),
+        (["h", "", "-R", "9000"], set()),
+        (["--", "h", "-R", "9000"], set()),
+        (["-E", "/dev/null", "-F", "none", "-J", "j", "-R", "9000", "h"], {"remote"}),
+        (["-S", "none", "-O", "forward", "-R", "9000", "h"], {"remote"}),
+        (["-o", "SendEnv=" + "x" * 5000, "-R", "9000", "h"], {"remote"}),
+        (["-v"] * 3000 + ["-R", "9000", "h"], {"remote"}),
+        (["-v"] * 3000 + ["h", "ls", "-R", "9000"], set()),
     ],
 )
 def test_the_client_itself_says_so(arguments: list[str], kinds: set[str], tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""Ways out that programs on a cgroup do not see, and whether this kernel has them: what `doctor` must not keep quiet.
+
+The programs run for inet sockets (IPv4, IPv6). A socket of another family that this kernel can make is a way round them.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+
+from killswitch.errors import NotSupported
+
+_AF_XDP = 44
+_ABSENT = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT)
+_RAW = "`killswitch run` takes CAP_NET_RAW, which it needs, away; a workload that is only watched keeps what it has"
+
+
+def _closed(family: int, kind: int, name: str, what_helps: str) -> Callable[[], str]:
+    """True to its name when no such socket can be made, by root, on this kernel."""
+
+    def attempt() -> str:
+        try:
+            socket.socket(family, kind).close()
+        except OSError as e:
+            if e.errno not in _ABSENT:
+                raise
+            return f"this kernel has no {name}"
+        raise NotSupported(f"cut {name}", errno.EOPNOTSUPP, f"programs on a cgroup do not see them; {what_helps}")
+
+    return attempt
+
+
+TRIALS: tuple[tuple[str, str, Callable[[], str]], ...] = (
+    (
+        "no_packet_sockets",
+        "severed is severed: no way round by AF_PACKET",
+        _closed(socket.AF_PACKET, socket.SOCK_RAW, "AF_PACKET sockets", _RAW),
+    ),
+    (
+        "no_xdp_sockets",
+        "severed is severed: no way round by AF_XDP",
+        _closed(_AF_XDP, socket.SOCK_RAW, "AF_XDP sockets", _RAW),
+    ),
+    (
+        "no_vsock",
+        "severed is severed: no way round by AF_VSOCK, to the hypervisor",
+        _closed(
+            socket.AF_VSOCK, socket.SOCK_STREAM, "AF_VSOCK sockets", "any user may make one: unload vsock where unused"
+        ),
+    ),
+    (
+        "no_unix_helpers",
+        "severed is severed: no way round by asking a process outside over a unix socket",
+        _closed(
+            socket.AF_UNIX, socket.SOCK_STREAM, "unix sockets",
+            "`killswitch run` hides those of D-Bus, systemd and container engines; freezing stops whoever would ask",
+        ),
+    ),
+)  # fmt: skip
