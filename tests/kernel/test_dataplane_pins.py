@@ -268,10 +268,13 @@ def test_links_that_are_missing_are_attached_again(open_plane: Open, pin_dir: Pa
 def test_load_error_says_what_the_kernel_said(pin_dir: Path, mount: Path, tmp_path: Path, bpf_object: Path) -> None:
     broken = tmp_path / "broken.bpf.o"
     broken.write_bytes(bpf_object.read_bytes().replace(b"tp_btf/sched_process_exec\0", b"tp_btf/sched_process_exeX\0"))
-    with pytest.raises(KernelError, match=r"(?s)load the BPF object .*libbpf says:.*sched_process_exeX"):
+    with pytest.raises(
+        KernelError,
+        match=r"load the BPF program on_exec of .*: failed to find kernel BTF type ID of 'sched_process_exeX'",
+    ):
         DataPlane.open(pin_dir, cgroup_mount=mount, obj=broken)
     assert list(pin_dir.iterdir()) == [], "nothing half made is left"
-    with pytest.raises(KernelError, match="make -C bpf"):
+    with pytest.raises(KernelError, match="make bpf"):
         DataPlane.open(pin_dir, cgroup_mount=mount, obj=tmp_path / "absent.o")
 
 
