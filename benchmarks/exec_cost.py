@@ -20,10 +20,10 @@ ROUNDS, COUNT = 7, 1500
 def rows(quick: bool) -> Iterator[Row]:
     rounds, count = (3, 500) if quick else (ROUNDS, COUNT)
     usable, missing = [], []
-    for name, peer in (("auditd", peers.auditd), ("bpftrace", peers.bpftrace)):
+    for name, start in (("auditd", peers.auditd), ("bpftrace", peers.bpftrace)):
         try:
-            with peer():
-                usable.append(Variant(name, _in_plain_cgroup(peer)))
+            with start():
+                usable.append(Variant(name, _in_plain_cgroup(start)))
         except peers.PeerMissing as error:
             missing.append((name, str(error)))
     variants = [
@@ -37,18 +37,18 @@ def rows(quick: bool) -> Iterator[Row]:
         base = statistics.median(results["nothing"])
         promised = path == USUAL
         yield Row("exec", f"{what}, nothing installed", f"{base / 1000:.1f} µs")
-        for variant, target in (("unwatched", 1.03), ("watched", 1.15)):
-            times = ratio(results, variant, "nothing")
+        for ours, target in (("unwatched", 1.03), ("watched", 1.15)):
+            times = ratio(results, ours, "nothing")
             yield Row(
                 "exec",
-                f"{what}, {variant}",
+                f"{what}, {ours}",
                 f"×{times:.3f}",
                 f"≤ ×{target}" if promised else "",
                 times <= target if promised else None,
                 f"{(times - 1) * base / 1000:+.1f} µs each",
             )
-        for variant in usable:
-            yield Row("exec", f"{what}, {variant.name}", f"×{ratio(results, variant.name, 'nothing'):.2f}", note="peer")
+        for peer in usable:
+            yield Row("exec", f"{what}, {peer.name}", f"×{ratio(results, peer.name, 'nothing'):.2f}", note="peer")
     for name, why in missing:
         yield Row("exec", f"exec, {name}", "—", note=why)
 

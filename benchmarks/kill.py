@@ -52,7 +52,10 @@ def flood(daemon: Daemon) -> Iterator[None]:
     """Another watched workload that starts programs and connects as fast as it can."""
     cgroup = scene.make_workload(daemon, "flood")
     enter = lambda: (cgroup / "cgroup.procs").write_text("0") and None  # noqa: E731
-    commands = [[program("spawn"), "100000000", str(program("nothing"))], [program("loopback"), "connect", "100000000"]]
+    commands = (
+        (str(program("spawn")), "100000000", str(program("nothing"))),
+        (str(program("loopback")), "connect", "100000000"),
+    )
     running = [subprocess.Popen(c, stdout=subprocess.DEVNULL, preexec_fn=enter) for c in commands]
     try:
         time.sleep(0.5)

@@ -315,4 +315,18 @@ struct hot_key {
 	u32 padding;
 };
 
+/* Records of the census, which are read and not sent. */
+struct held_socket {
+	u64 cgroup_id; /* that the process is in */
+	u64 inode;
+	u32 pid;
+	u32 descriptor;
+};
+
+struct thread_namespace {
+	u64 cgroup_id;
+	u32 tid;
+	u32 net; /* the inode number of its network namespace */
+};
+
 #endif

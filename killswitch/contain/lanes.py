@@ -14,7 +14,7 @@ from killswitch.contain.model import OnReceipt, WorkloadRef
 
 log = logging.getLogger("killswitch.contain")
 
-BREATH_S = 0.005
+STRETCH_S, BREATH_S = 0.002, 0.005  # what is done in one go, and how long a rest may be
 
 
 class Order:
@@ -109,7 +109,10 @@ class Lanes:
 
         def breathe() -> None:
             nonlocal since
-            time.sleep(min((time.monotonic() - since) / 2, BREATH_S))
+            worked = time.monotonic() - since
+            if worked < STRETCH_S and not self.urgent:
+                return
+            time.sleep(min(worked / 2, BREATH_S))
             self._calm.wait(BREATH_S)
             since = time.monotonic()
 

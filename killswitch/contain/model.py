@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from killswitch.commands import Containment, Outcome, Receipt, Step
 from killswitch.kernel import cgroupfs
+from killswitch.kernel.census import Census
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -41,13 +42,14 @@ class Stage(enum.StrEnum):
 
 
 class Plane(Protocol):
-    """What containment needs of ``kernel.dataplane.DataPlane``. Each takes some microseconds and never waits; the first
-    three raise Gone for a cgroup that is not watched."""
+    """What containment needs of ``kernel.dataplane.DataPlane``. All but ``census``, which is called in a thread, take some
+    microseconds and never wait; the first three raise Gone for a cgroup that is not watched."""
 
     def set_containment(self, cgroup_id: int, containment: Containment) -> None: ...
     def containment(self, cgroup_id: int) -> Containment: ...
     def flows(self, cgroup_id: int) -> DataclassInstance: ...
     def workloads(self) -> Mapping[int, object]: ...
+    def census(self, cgroups: frozenset[int]) -> Census: ...
 
 
 class StepFailed(Exception):

@@ -9,9 +9,10 @@ those found are still the same processes, and where they are now.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -158,6 +159,18 @@ class Protected:
             with contextlib.suppress(KernelError):
                 held |= procfs.socket_inodes(k.pid).keys()
         return frozenset(held)
+
+    def sockets(self) -> Container[int]:
+        """The same, found out when it is first asked for one: most workloads have no socket that could be meant."""
+        return _Found(self.socket_inodes)
+
+
+class _Found(Container[int]):
+    def __init__(self, find: Callable[[], frozenset[int]]) -> None:
+        self._find = functools.cache(find)
+
+    def __contains__(self, inode: object) -> bool:
+        return inode in self._find()
 
 
 def _is_hosts(pid: int) -> bool:

@@ -6,13 +6,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import time
+from collections.abc import Container
 from pathlib import Path
 
 from killswitch.commands import Containment
 from killswitch.contain.model import Plane, Proof, StepFailed
 from killswitch.errors import Gone, KernelError
 from killswitch.kernel import cgroupfs, procfs, sockets
+
+log = logging.getLogger("killswitch.contain")
 
 FLAT_WINDOW_S = 0.003  # over which a frozen workload must use no CPU time at all
 FLAT_TRIES = 5  # the last task to freeze may still be on its way out of the first window
@@ -53,9 +57,15 @@ def flows(plane: Plane, cgroup: int) -> Proof:
     return {}
 
 
-def destroy_sockets(path: Path, spare: frozenset[int]) -> tuple[Proof, sockets.Report]:
+def destroy_sockets(plane: Plane, path: Path, spare: Container[int]) -> tuple[Proof, sockets.Report]:
     """Destroy what the workload's cgroups made and its processes hold. Blocks: call it in a thread."""
-    report = sockets.destroy_sockets(cgroupfs.processes(path), cgroupfs.subtree_ids(path), spare)
+    cgroups = cgroupfs.subtree_ids(path)
+    try:
+        census = plane.census(cgroups)
+    except KernelError as e:
+        log.warning("no census of sockets, /proc is asked for every process: %s", e)
+        census = None
+    report = sockets.destroy_sockets(cgroupfs.processes(path), cgroups, spare, census)
     proof: Proof = {
         "destroyed": len(report.destroyed),
         "shut": report.shut,

@@ -167,8 +167,7 @@ class Switch:
 
     async def _destroy(self, workload: WorkloadRef, destroyed: list[InetSocket]) -> Proof:
         def work() -> Proof:
-            spare = self._protected.socket_inodes()
-            proof, report = steps.destroy_sockets(workload.directory(), spare)
+            proof, report = steps.destroy_sockets(self._plane, workload.directory(), self._protected.sockets())
             destroyed.extend(report.destroyed)
             return proof
 

@@ -199,6 +199,8 @@ INODE_KEY = Layout((("inode", "Q"), ("device", "I"), ("half", "I")))
 CPU_KEY = Layout((("start_ticks", "Q"), ("pid", "I"), ("padding", "4x")))
 CPU_VALUE = Layout((("workload", "Q"), ("samples", "Q"), ("kernel_samples", "Q")))
 HOT_KEY = Layout((("start_ticks", "Q"), ("address", "Q"), ("pid", "I"), ("padding", "4x")))
+HELD_SOCKET = Layout((("cgroup_id", "Q"), ("inode", "Q"), ("pid", "I"), ("descriptor", "I")))
+THREAD_NAMESPACE = Layout((("cgroup_id", "Q"), ("tid", "I"), ("net", "I")))
 
 STRUCTS: dict[str, Layout] = {
     "exec_event": EXEC,
@@ -224,6 +226,8 @@ STRUCTS: dict[str, Layout] = {
     "cpu_key": CPU_KEY,
     "cpu_value": CPU_VALUE,
     "hot_key": HOT_KEY,
+    "held_socket": HELD_SOCKET,
+    "thread_namespace": THREAD_NAMESPACE,
 }
 """C struct -> layout. A struct whose first member is another struct (``header``) has that one's members spelt out."""
 

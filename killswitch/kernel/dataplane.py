@@ -18,7 +18,8 @@ from pathlib import Path
 from killswitch.commands import Containment, KernelTables
 from killswitch.errors import Gone, KernelError
 from killswitch.events import CgroupRemoved, Cpu, Event, Lost
-from killswitch.kernel import abi, attach, loader, pins, syscalls, upgrade
+from killswitch.kernel import abi, attach, census, loader, pins, syscalls, upgrade
+from killswitch.kernel.census import Census
 from killswitch.kernel.cpu import Sampler, Windows
 from killswitch.kernel.losses import Losses
 from killswitch.kernel.mounts import ensure_bpffs
@@ -135,6 +136,11 @@ class DataPlane:
     def flows(self, cgroup_id: int) -> Flows:
         """Raises Gone when it is not watched."""
         return Flows(*self._loaded.percpu("flows").total(self._slots.slot(cgroup_id)))
+
+    def census(self, cgroups: frozenset[int]) -> Census:
+        """Who of these cgroups (watched, or below a watched one) holds which socket. Blocks for milliseconds; from any
+        thread. Raises KernelError."""
+        return census.take(self._loaded.generation.programs, cgroups)
 
     # --- policy -----------------------------------------------------------------------------------------------------
 

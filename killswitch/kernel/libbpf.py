@@ -22,6 +22,7 @@ from killswitch.kernel import refusal, syscalls
 
 log = logging.getLogger("killswitch.libbpf")
 
+_TRACE_ITER = 28  # bpf_attach_type
 LOG_LINES = 40  # of libbpf's own words, kept to tell why an object was not loaded
 
 
@@ -69,6 +70,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_link_create": (c_int, (c_int, c_int, c_int, c_void_p)),
     "bpf_raw_tracepoint_open": (c_int, (c_char_p, c_int)),
     "bpf_link_detach": (c_int, (c_int,)),
+    "bpf_iter_create": (c_int, (c_int,)),
     "bpf_obj_pin": (c_int, (c_int, c_char_p)),
     "bpf_obj_get": (c_int, (c_char_p,)),
     "bpf_obj_get_info_by_fd": (c_int, (c_int, c_void_p, ctypes.POINTER(c_uint32))),
@@ -126,6 +128,15 @@ def link_cgroup(program_fd: int, cgroup_fd: int, attach_type: int, what: str) ->
 def raw_tracepoint(program_fd: int, what: str) -> int:
     """Attach a tp_btf program to the tracepoint that it was loaded for. Returns the link's descriptor."""
     return check(f"attach {what}", lib().bpf_raw_tracepoint_open(None, program_fd))
+
+
+def iterator(program_fd: int, what: str) -> int:
+    """A descriptor from which the records of an iterator program are read, once."""
+    link = check(f"attach {what}", lib().bpf_link_create(program_fd, 0, _TRACE_ITER, None))
+    try:
+        return check(f"begin {what}", lib().bpf_iter_create(link))
+    finally:
+        os.close(link)
 
 
 def link_detach(fd: int) -> None:

@@ -217,7 +217,8 @@ def destroy_matching(
             break
         before = now
         failed = diag.destroy(present)
-    remaining = [s for s in diag.dump() if wanted(s)]
+    # A listing without any is the proof itself.
+    remaining = [s for s in diag.dump() if wanted(s)] if present else []
     left = {s.identity for s in remaining}
     return [s for i, s in seen.items() if i not in left], [f for f in failed if f[0].identity in left], remaining
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from killswitch.errors import Gone, KernelError
 from killswitch.kernel import netns, sockdiag
+from killswitch.kernel.census import Census
 from killswitch.kernel.sockdiag import Diag, InetSocket
 
 _FAMILIES = {int(f): f.name.removeprefix("AF_").lower() for f in socket.AddressFamily}  # 1 → "unix", …
@@ -46,7 +47,7 @@ class Owners:
 
     cgroups: frozenset[int]  # of the workload: its own and those below
     held: Mapping[int, tuple[int, int]]  # inode → (pid, descriptor) through which it can be reached
-    spare: frozenset[int]  # inodes that a protected process holds too
+    spare: Container[int]  # inodes that a protected process holds too
 
     def wanted(self, s: InetSocket) -> bool:
         return (s.cgroup in self.cgroups or s.inode in self.held) and s.inode not in self.spare
@@ -79,15 +80,22 @@ def _add_sockets(found: dict[int, tuple[int, int]], pid: int, folder: str) -> bo
     return bool(names)
 
 
-def destroy_sockets(pids: Iterable[int], cgroups: frozenset[int], spare: frozenset[int] = frozenset()) -> Report:
+def destroy_sockets(
+    pids: Iterable[int],
+    cgroups: frozenset[int],
+    spare: Container[int] = frozenset(),
+    census: Census | None = None,
+) -> Report:
     """Destroy the sockets that the cgroups made or the processes hold; blocks for some milliseconds: call it in a thread.
 
-    ``spare`` are inodes of sockets that must live. Raises KernelError when the kernel has no sock_diag at all.
+    ``spare`` are inodes of sockets that must live. ``census`` spares the walk through /proc for the processes that are in
+    it. Raises KernelError when the kernel has no sock_diag at all.
     """
-    pids = tuple(pids)
-    job = _Job(Owners(cgroups, held_sockets(pids), spare))
+    known = census or Census({}, {})
+    others = [pid for pid in pids if pid not in known.lives]
+    job = _Job(Owners(cgroups, held_sockets(others) | known.held, spare))
     job.visit(netns.own(), None)
-    for inode, pid in netns.namespaces_of(pids).items():
+    for inode, pid in (netns.namespaces_of(others) | {net: tid for tid, net in known.lives.items()}).items():
         if inode not in job.visited:
             with contextlib.suppress(Gone), _closing(netns.open_of_process(pid)) as fd:
                 job.visit(inode, fd)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -134,24 +134,6 @@ def _simplest(found: Iterable[Term]) -> tuple[Term, ...]:
     if len(distinct) == 1:
         return (distinct[0],)
     return tuple(t for t in distinct if not any(o is not t and o.covers(t) for o in distinct))
-
-
-def holds(formula: Formula, predicates: int, judge: Callable[[Predicate], bool]) -> bool:
-    """The formula's truth; ``judge`` is asked for opaque predicates. Put ``cheapest_first``, so that it is seldom asked."""
-    match formula:
-        case Bit(mask):
-            return bool(predicates & mask)
-        case Opaque(predicate, _):
-            return judge(predicate)
-        case Const(value):
-            return value
-        case Inverse(part):
-            return not holds(part, predicates, judge)
-        case All(parts):
-            return all(holds(part, predicates, judge) for part in parts)
-        case Some(parts):
-            return any(holds(part, predicates, judge) for part in parts)
-    raise TypeError(f"no formula: {formula!r}")
 
 
 def cheapest_first(formula: Formula) -> Formula:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from killswitch.commands import ACCEPTS, BIT_MEMFD, BIT_TRUNCATED, BIT_UNLINKED, WIRE_WINDOW, KernelTables
 from killswitch.events import Event, Exec, Wire
-from killswitch.policy import matcher
-from killswitch.policy.clauses import Formula, Term, holds
-from killswitch.policy.fields import COMMAND_LINE_BYTES, EVENT_TYPES, PROGRAM, names, values_of
-from killswitch.policy.model import Policy, Predicate, Rule
+from killswitch.policy.clauses import Formula, Term
+from killswitch.policy.decide import Decision, decision
+from killswitch.policy.fields import COMMAND_LINE_BYTES, EVENT_TYPES, PROGRAM, names
+from killswitch.policy.model import Policy, Rule
 from killswitch.policy.workloads import glob_pattern
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
@@ -42,8 +42,9 @@ class _Plan(NamedTuple):
 
     keys: int  # an exec that has none of these bits can match none of ``exec``...
     always: bool  # ...unless some rule needs none
-    exec: tuple[tuple[CompiledRule, Program], ...]
-    other: Mapping[type, tuple[tuple[CompiledRule, Program], ...]]
+    exec: tuple[tuple[CompiledRule, Program, Decision | None], ...]  # None: the terms alone decide
+    wire: tuple[tuple[CompiledRule, Program, Decision | None], ...]
+    other: Mapping[type, tuple[tuple[CompiledRule, Decision], ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,10 +150,8 @@ class Compiled:
         if type(event) is Wire:
             return self._wire_matches(plan, event, extra)
         if type(event) is not Exec:
-            rules = plan.other.get(type(event), ())
-            return (
-                tuple(rule for rule, program in rules if self._formula_holds(program, 0, event, extra)) if rules else ()
-            )
+            rules = plan.other.get(type(event))
+            return tuple([rule for rule, decide in rules if decide(0, event, extra)]) if rules else ()
         if event.generation == self.generation and self.generation and event.argv_total <= len(event.argv):
             bits = event.predicates
         else:
@@ -161,9 +160,9 @@ class Compiled:
             return ()
         return tuple(
             rule
-            for rule, program in plan.exec
+            for rule, program, decide in plan.exec
             if any(bits & mask == value for mask, value in program.terms)
-            and (program.formula is None or self._formula_holds(program, bits, event, extra))
+            and (decide is None or decide(bits, event, extra))
         )
 
     def _wire_matches(self, plan: _Plan, event: Wire, extra: Mapping[str, object]) -> tuple[CompiledRule, ...]:
@@ -177,9 +176,9 @@ class Compiled:
                 bits |= self.predicates(program) & ~self.tables.wire_bits
         return tuple(
             rule
-            for rule, program in plan.other.get(Wire, ())
+            for rule, program, decide in plan.wire
             if any(bits & mask == value for mask, value in program.terms)
-            and (program.formula is None or self._formula_holds(program, bits, event, extra))
+            and (decide is None or decide(bits, event, extra))
         )
 
     def undecided(self, event: Exec, policies: int) -> tuple[CompiledRule, ...]:
@@ -191,7 +190,7 @@ class Compiled:
         plan = self._plans.get(policies) or self._plan(policies)
         return tuple(
             rule
-            for rule, program in plan.exec
+            for rule, program, _ in plan.exec
             if any(
                 (bits ^ value) & mask & known == 0
                 and (mask & ~known or (program.formula and rule.fields & _OF_ARGUMENTS))
@@ -212,20 +211,23 @@ class Compiled:
         whole = dataclasses.replace(event, argv=event.argv + later[len(event.argv) :], argv_total=0)
         return whole, self.predicates(whole) | 1 << BIT_TRUNCATED
 
-    def _formula_holds(self, program: Program, bits: int, event: Event, extra: Mapping[str, object]) -> bool:
-        def judge(predicate: Predicate) -> bool:
-            return matcher.judge(predicate, values_of(predicate.field, event, extra))
-
-        return program.formula is not None and holds(program.formula, bits, judge)
-
     def _plan(self, policies: int) -> _Plan:
         chosen = [pair for pair in zip(self.rules, self.programs, strict=True) if policies >> pair[0].policy_index & 1]
-        execs = [pair for pair in chosen if pair[0].rule.on == "exec"]
-        values = [term.value for _, program in execs for term in program.terms]
+        execs, wires = (
+            tuple(
+                (r, p, decision(p.formula, kind) if p.formula is not None else None)
+                for r, p in chosen
+                if EVENT_TYPES[r.rule.on] is kind
+            )
+            for kind in (Exec, Wire)
+        )
+        values = [term.value for _, program, _ in execs for term in program.terms]
         other = {
-            kind: tuple(p for p in chosen if p[0].rule.on == on) for on, kind in EVENT_TYPES.items() if kind is not Exec
+            kind: tuple((r, decision(p.formula, kind)) for r, p in chosen if r.rule.on == on and p.formula is not None)
+            for on, kind in EVENT_TYPES.items()
+            if kind not in (Exec, Wire)
         }
-        plan = _Plan(_keys(values), not all(values), tuple(execs), other)
+        plan = _Plan(_keys(values), not all(values), execs, wires, other)
         self._plans[policies] = plan
         return plan
 

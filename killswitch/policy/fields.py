@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, Fork, Listen, Wire
@@ -111,15 +112,29 @@ TEXT_FIELDS = frozenset(name for name, field in FIELDS.items() if field.kind == 
 
 def values_of(name: str, event: Event, extra: Mapping[str, object]) -> Values:
     """The field's values: from the event, else from ``extra``, else none."""
+    kind: type = type(event)
+    return reader(name, kind)(event, extra)
+
+
+@lru_cache(maxsize=1024)
+def reader(name: str, kind: type) -> Callable[[Event, Mapping[str, object]], Values]:
+    """What reads the field's values, for events of exactly this type."""
     field = FIELDS[name]
-    get = field.of.get(type(event))
+    as_bytes = field.kind == "text"
+    get = field.of.get(kind)
     if get is not None:
-        found = get(event)
-    elif name in extra:
+        of_event = get
+        return (lambda event, _: _encoded(of_event(event))) if as_bytes else (lambda event, _: of_event(event))
+
+    def from_extra(_: Event, extra: Mapping[str, object]) -> Values:
+        if name not in extra:
+            return ()
         given = extra[name]
         found = tuple(given) if isinstance(given, (tuple, list)) else (given,)
-    else:
-        return ()
-    if field.kind == "text":
-        return tuple(v.encode("utf-8", "surrogateescape") if isinstance(v, str) else v for v in found)
-    return found
+        return _encoded(found) if as_bytes else found
+
+    return from_extra
+
+
+def _encoded(values: Values) -> Values:
+    return tuple(v.encode("utf-8", "surrogateescape") if isinstance(v, str) else v for v in values)

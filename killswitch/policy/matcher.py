@@ -14,6 +14,7 @@ from killswitch.policy.model import Predicate
 from killswitch.policy.nfa import At, Nfa
 
 Test = Callable[[Any], bool]  # one value of the field
+Judge = Callable[[Values], bool]  # all of them
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "gt": operator.gt,
@@ -29,11 +30,32 @@ def judge(predicate: Predicate, values: Values) -> bool:
     Raises ValueError, with a sentence, for an operator or value that does not fit the field; it does so for every value
     or for none, so that one call at load time is enough.
     """
+    return judge_of(predicate)(values)
+
+
+@lru_cache(maxsize=4096)
+def judge_of(predicate: Predicate) -> Judge:
+    """``judge`` for this predicate: to be kept by who asks it often. Raises ValueError as it does."""
     tests = _tests(predicate)
     if predicate.op == "exists":
-        return any(value not in (b"", "") for value in values) is bool(predicate.values[0])
-    every = all if predicate.all else any
-    return every(any(test(value) for value in values) for test in tests)
+        wanted = bool(predicate.values[0])
+        return lambda values: any(value not in (b"", "") for value in values) is wanted
+    if predicate.all:
+        return lambda values: all(any(test(value) for value in values) for test in tests)
+    if FIELDS[predicate.field].kind == "ip":  # the same addresses come again and again, and networks are slow to ask
+        return _any_of((lru_cache(maxsize=4096)(lambda value: any(test(value) for test in tests)),))
+    return _any_of(tests)
+
+
+def _any_of(tests: tuple[Test, ...]) -> Judge:
+    def judge(values: Values) -> bool:
+        for test in tests:  # no generator: this is asked for every event
+            for value in values:
+                if test(value):
+                    return True
+        return False
+
+    return judge
 
 
 def check(predicate: Predicate) -> None:

@@ -98,6 +98,7 @@ def test_bad_policy_at_start(make_daemon: Callable[..., Daemon], text: str) -> N
     assert status == 2
     assert f"{daemon.policy_dir}/zz-bad.yaml:" in said
     assert "Traceback" not in said
+    assert not daemon.pin_dir.exists()  # the data plane was loaded meanwhile, and is taken away again
 
 
 def test_bad_policy_at_start_leaves_containment_in_force(daemon: Daemon) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from killswitch import commands
-from killswitch.kernel import abi, attach, libbpf, loader
+from killswitch.kernel import abi, attach, census, libbpf, loader
 
 EVENTS_H = Path(__file__).parents[2] / "bpf" / "events.h"
 Types = dict[int, dict[str, Any]]
@@ -101,4 +101,4 @@ def test_maps_and_programs_are_the_ones_that_python_names(bpf_object: Path) -> N
         maps, programs = {name for name, _ in loaded.maps()}, {name for name, _ in loaded.programs()}
     ours = {*loader.MAPPED, *loader.PERCPU, *loader.RINGS, *loader.PLAIN}
     assert maps == ours | {"sendmsg_seen", "wire_flows", "exec_scratch", "cgroup_scratch"}
-    assert programs == {*attach.TRACING, *attach.CGROUP, attach.SAMPLER}
+    assert programs == {*attach.TRACING, *attach.CGROUP, attach.SAMPLER, census.SOCKETS, census.NAMESPACES}

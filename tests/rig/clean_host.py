@@ -6,20 +6,37 @@ lives are left alone.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 OURS = re.compile(r"ks-(?:test|demo|bench)-(\d+)")
+DAEMONS_OWN = b"KILLSWITCH_PIN_DIR=/sys/fs/bpf/"
 
 
 def is_left(name: str) -> bool:
     """Ours by its name, and its maker is gone."""
     found = OURS.match(name)
-    return bool(found) and not Path("/proc", found[1]).exists()
+    return found is not None and not Path("/proc", found[1]).exists()
+
+
+def left_processes() -> list[int]:
+    """Daemons (and commands that talked to one) whose places are named so."""
+    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and is_left(_pins_of(p))]
+
+
+def _pins_of(process: Path) -> str:
+    try:
+        environment = (process / "environ").read_bytes().split(b"\0")
+    except OSError:  # gone, or not ours to look at
+        return ""
+    own = (v.removeprefix(DAEMONS_OWN) for v in environment if v.startswith(DAEMONS_OWN))
+    return os.fsdecode(next(own, b""))
 
 
 def cgroup_root() -> Path | None:
@@ -45,6 +62,10 @@ def left_namespaces() -> list[str]:
     return sorted(p.name for p in names.iterdir() if is_left(p.name)) if names.is_dir() else []
 
 
+def left_files() -> list[Path]:
+    return sorted(p for p in Path("/tmp").iterdir() if is_left(p.name))
+
+
 def left_mounts() -> list[str]:
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return [p for p in points if any(is_left(part) for part in Path(p).parts) and not p.startswith("/sys/fs/bpf/")]
@@ -62,11 +83,19 @@ def remove_cgroup(top: Path) -> None:
         if killer.exists():
             killer.write_text("1")
         else:
-            subprocess.run(["kill", "-KILL", *map(str, inside)], check=False)
+            for pid in inside:
+                _kill(pid)
         time.sleep(0.01)
     for path in sorted((p for p in top.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)):
         path.rmdir()
     top.rmdir()
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it has ended by itself
 
 
 def _read_pids(procs: Path) -> list[str]:
@@ -79,19 +108,23 @@ def _read_pids(procs: Path) -> list[str]:
 def main() -> int:
     checking = "--check" in sys.argv[1:]
     left: list[tuple[str, object]] = [
+        *(("process", p) for p in left_processes()),
         *(("cgroup", p) for p in left_cgroups()),
         *(("pins", p) for p in left_pins()),
         *(("namespace", n) for n in left_namespaces()),
         *(("mount", m) for m in left_mounts()),
+        *(("files", f) for f in left_files()),
     ]
     for kind, what in left:
         print(f"left behind: {kind} {what}")
         if checking:
             continue
-        if kind == "cgroup":
+        if kind == "process":
+            _kill(int(str(what)))
+        elif kind == "cgroup":
             remove_cgroup(Path(str(what)))
-        elif kind == "pins":
-            shutil.rmtree(str(what))
+        elif kind in ("pins", "files"):
+            shutil.rmtree(str(what), ignore_errors=kind == "files")
         elif kind == "namespace":
             subprocess.run(["ip", "netns", "delete", str(what)], check=True)
         else:

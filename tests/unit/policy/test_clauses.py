@@ -14,11 +14,11 @@ from killswitch.policy.clauses import (
     Some,
     TooManyClauses,
     cheapest_first,
-    holds,
     opaque,
     terms,
 )
 from killswitch.policy.model import Predicate
+from tests.unit.policy.formula_reference import holds
 
 HIDDEN = [Opaque(Predicate("user.id", "match", (uid,)), "why") for uid in (0, 1)]
 LEAVES = st.one_of(st.integers(0, 4).map(lambda i: Bit(1 << i)), st.booleans().map(Const), st.sampled_from(HIDDEN))
