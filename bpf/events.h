@@ -16,6 +16,8 @@
 #define MAX_CLAUSES 256
 #define MAX_GRAMMARS 8
 #define MAX_INODES 1024
+#define WIRE_WINDOW 1024 /* bytes of a flow, each way, that are read and judged */
+#define WIRE_KEPT 128    /* of which so many are kept to be shown */
 #define NS_PER_TICK 10000000 /* USER_HZ is 100 on every architecture that we run on */
 
 enum event_kind {
@@ -27,6 +29,7 @@ enum event_kind {
 	EVENT_CGROUP_MOVE = 6,
 	EVENT_CGROUP_CREATED = 7,
 	EVENT_CGROUP_REMOVED = 8,
+	EVENT_WIRE = 9,
 };
 
 enum socket_operation {
@@ -39,6 +42,13 @@ enum socket_operation {
 enum done_flag {
 	DONE_KILLED = 1,
 	DONE_SEVERED = 2,
+	DONE_DENIED = 4, /* the packet did not go through, and none of its flow will */
+};
+
+enum wire_direction {
+	WIRE_SENT = 0,
+	WIRE_RECEIVED = 1,
+	WIRE_DIRECTIONS = 2,
 };
 
 enum loss_reason {
@@ -50,7 +60,8 @@ enum loss_reason {
 	LOST_KILL_FAILED = 5,        /* a verdict said kill, and the kernel refused the signal */
 	LOST_TRACKING_FULL = 6,      /* where a process came from will not be known when it is moved */
 	LOST_SAMPLES = 7,            /* CPU samples for which there was no room */
-	LOSS_REASONS = 8,
+	LOST_WIRE_UNJUDGED = 8,      /* first bytes of a flow that were not judged, or not to their end */
+	LOSS_REASONS = 9,
 };
 
 struct event_header {
@@ -113,6 +124,30 @@ struct socket_event {
 	u8 padding[6];
 };
 
+/* EVENT_WIRE: the first bytes of a flow, when they have met a predicate. header.pid and what follows it are of the process
+ * that made the connection or the listening socket, 0 = not known. */
+struct wire_event {
+	struct event_header header;
+	u64 predicates[PREDICATE_WORDS];
+	u8 address[16]; /* of the far side; IPv4 in the first four */
+	char comm[COMM_BYTES];
+	u32 uid;
+	s32 clause; /* among the wire's clauses */
+	u32 generation;
+	u32 verdict_ns;
+	u16 port; /* host order */
+	u8 family;
+	u8 protocol;
+	u8 direction; /* of the packet that brought the verdict */
+	u8 done;
+	u8 maker_known; /* predicates hold those of the process's program, too */
+	u8 sent_len;
+	u8 received_len;
+	u8 padding[7];
+	u8 sent[WIRE_KEPT];
+	u8 received[WIRE_KEPT];
+};
+
 /* EVENT_CGROUP_*; header.cgroup_id is the one that was left. Followed by path_len bytes of path. */
 struct cgroup_event {
 	struct event_header header;
@@ -153,6 +188,52 @@ struct process_place {
 	u32 padding;
 };
 
+struct predicate_set {
+	u64 word[PREDICATE_WORDS];
+};
+
+/* What the tables said of the program that a process runs. */
+struct process_bits {
+	struct predicate_set bits;
+	u64 start_ticks;
+	u32 generation; /* of the tables that said it */
+	u32 padding;
+};
+
+#define WIRE_CHUNK 128 /* bytes that are taken out of a packet at a time */
+
+/* How far one direction of a flow has been walked, and what the last step came to. */
+struct wire_walk {
+	struct predicate_set bits;
+	struct predicate_set judged;  /* with those of the other direction and of the maker's program */
+	struct predicate_set unknown; /* those of the maker's program, while nothing is known of it */
+	u32 state;
+	u32 next_seq; /* TCP: of the byte that comes next */
+	u32 walked;
+	s32 clause;
+	u8 begun;
+	u8 done;  /* nothing more is to be judged this way */
+	u8 known; /* what is known of the maker's program was said by the tables in force */
+	u8 sever;
+	u8 deny;
+	u8 padding[3];
+	u8 chunk[WIRE_CHUNK];
+};
+
+/* What is known of a socket's flow. Each direction writes its own half: the two may run at one time. */
+struct wire_flow {
+	struct wire_walk walk[WIRE_DIRECTIONS];
+	struct process_bits maker;
+	u64 cgroup_id;
+	u32 pid;
+	u32 uid;
+	char comm[COMM_BYTES];
+	u32 generation; /* of the tables that walk it */
+	u8 denied;
+	u8 padding[3];
+	u8 kept[WIRE_DIRECTIONS][2 * WIRE_KEPT]; /* masked offset + largest part */
+};
+
 struct flow {
 	u64 tx_packets;
 	u64 tx_bytes;
@@ -170,17 +251,14 @@ struct dfa_row {
 	u16 next[256];
 };
 
-struct predicate_set {
-	u64 word[PREDICATE_WORDS];
-};
-
 struct clause {
 	struct predicate_set mask;
 	struct predicate_set value;
 	u32 policy;
 	u8 kill;
 	u8 sever;
-	u8 padding[2];
+	u8 deny;
+	u8 padding[1];
 };
 
 struct grammar {
@@ -197,6 +275,11 @@ struct policy_meta {
 	u32 start_path;
 	u32 start_parent;
 	u32 start_args;
+	u32 n_wire_clauses; /* they lie behind the others */
+	u32 start_sent;     /* 0 = no rule looks at the wire this way */
+	u32 start_received;
+	u32 padding;
+	struct predicate_set wire_bits; /* those that the wire decides; the rest are of the process's program */
 	struct grammar grammars[MAX_GRAMMARS];
 };
 

@@ -138,6 +138,22 @@ struct {
 	__type(value, struct predicate_set);
 } inode_bits SEC(".maps") __weak;
 
+/* Tgid -> what the tables said of its program, for watched processes: the wire's rules may ask who is talking. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__type(key, u32);
+	__type(value, struct process_bits);
+} process_bits SEC(".maps") __weak;
+
+/* What is known of a socket's flow. An accepted connection begins with what its listening socket had: who made that. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct wire_flow);
+} wire_flows SEC(".maps") __weak;
+
 /* When a process last was reported sending to an address from an unconnected socket. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Packets of watched workloads' sockets: counted, and dropped both ways when severed, whatever the protocol. */
-#include "workload.h"
+/* Packets of watched workloads' sockets: counted, dropped both ways when severed, whatever the protocol, and their first
+ * bytes judged. */
+#include "wire.h"
 
 char LICENSE[] SEC("license") = "GPL";
+
+DESCRIBE(wire_event);
 
 #define PASS 1
 #define DROP 0
@@ -16,7 +19,7 @@ int on_egress(struct __sk_buff *skb)
 
 	if (!w || !f)
 		return DROP; /* attached, but not yet told for whom: closed until it is */
-	if (w->severed) {
+	if (w->severed || !judge_packet(skb, w, slot, WIRE_SENT)) {
 		f->tx_dropped++;
 		return DROP;
 	}
@@ -34,7 +37,7 @@ int on_ingress(struct __sk_buff *skb)
 
 	if (!w || !f)
 		return DROP;
-	if (w->severed) {
+	if (w->severed || !judge_packet(skb, w, slot, WIRE_RECEIVED)) {
 		f->rx_dropped++;
 		return DROP;
 	}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Processes: what they run (judged here, before the first instruction), how they begin and end. */
 #include "judge.h"
+#include "maker.h"
 #include <bpf/bpf_tracing.h>
 
 char LICENSE[] SEC("license") = "GPL";
@@ -35,6 +36,20 @@ static __always_inline void carry_out(struct scratch *s, struct workload *w, u32
 	}
 }
 
+/* For the wire's rules: what its program is, as far as the tables ask. */
+static __always_inline void remember_bits(struct scratch *s, u32 slot)
+{
+	struct exec_event *e = &s->event;
+	struct process_bits known = {
+		.bits = s->bits, .start_ticks = e->header.start_ticks, .generation = e->generation};
+	u32 half, tgid = e->header.pid;
+
+	if (!wire_is_judged(policy_in_force(&half)))
+		return;
+	if (bpf_map_update_elem(&process_bits, &tgid, &known, BPF_ANY))
+		count_loss(slot, LOST_TRACKING_FULL);
+}
+
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
@@ -57,6 +72,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	gather(s, task, bprm, slot);
 	judge(w->policies);
 	carry_out(s, w, slot);
+	remember_bits(s, slot);
 	s->event.verdict_ns = bpf_ktime_get_ns() - entered;
 	size = sizeof(s->event) + s->at.end;
 	if (size > sizeof(s->event) + TEXT_USED)
@@ -100,6 +116,8 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	e.parent_start_ticks = start_ticks_of(real_parent);
 	if (slot)
 		track(child, to, slot, workload);
+	if (slot)
+		inherit_bits(e.ppid, e.header.pid, e.header.start_ticks, slot);
 	send_flow(slot ? slot : from_slot, &e, sizeof(e));
 	if (to != from) {
 		if (from_slot)
@@ -127,6 +145,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 		return 0;
 	/* Two last threads on two CPUs may both see live == 0: who takes the entry away reports. */
 	tgid = BPF_CORE_READ(task, tgid);
+	bpf_map_delete_elem(&process_bits, &tgid);
 	if (bpf_map_delete_elem(&processes, &tgid))
 		return 0;
 	fill_header(&e.header, EVENT_EXIT, w->cgroup_id, task, cgroup_id_of(cgrp));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Sockets of watched workloads: where they connect and send to, what they bind and listen on. Denied when severed. */
-#include "workload.h"
+#include "maker.h"
 #include <bpf/bpf_endian.h>
 
 char LICENSE[] SEC("license") = "GPL";
@@ -54,6 +54,19 @@ static __always_inline bool seen_lately(struct socket_event *e)
 	return false;
 }
 
+/* Whose the flow is from now on. Nothing to do while no rule looks at the wire. */
+static __always_inline void note_connecting(struct bpf_sock_addr *ctx)
+{
+	struct wire_flow *flow;
+	u32 half;
+
+	if (!wire_is_judged(policy_in_force(&half)) || !ctx->sk)
+		return;
+	flow = bpf_sk_storage_get(&wire_flows, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (flow)
+		note_maker(flow);
+}
+
 static __always_inline int judge_address(struct bpf_sock_addr *ctx, u8 family, enum socket_operation operation)
 {
 	struct socket_event e = {};
@@ -63,6 +76,8 @@ static __always_inline int judge_address(struct bpf_sock_addr *ctx, u8 family, e
 	w = attached_workload(&slot);
 	if (!w)
 		return ALLOW; /* no packet leaves all the same: the packet programs drop until they know their workload */
+	if (operation == OPERATION_CONNECT)
+		note_connecting(ctx);
 	fill_socket(&e, w, operation == OPERATION_BIND ? EVENT_LISTEN : EVENT_CONNECT);
 	fill_address(&e, ctx, family);
 	e.operation = operation;
@@ -112,10 +127,18 @@ int on_bind6(struct bpf_sock_addr *ctx)
 SEC("cgroup/sock_create")
 int on_sock_create(struct bpf_sock *ctx)
 {
-	u32 slot;
+	u32 slot, half;
 	struct workload *w = attached_workload(&slot);
+	struct wire_flow *flow;
 
-	return w && w->severed ? DENY : ALLOW;
+	if (w && w->severed)
+		return DENY;
+	if (wire_is_judged(policy_in_force(&half))) {
+		flow = bpf_sk_storage_get(&wire_flows, ctx, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+		if (flow)
+			note_maker(flow);
+	}
+	return ALLOW;
 }
 
 /* Called for many things; only listen(2) is of interest. The answer -1 is "nothing to say" for all the others. */

@@ -165,6 +165,7 @@ MAX_STATES = 8192  # rows of the automaton table, a generation
 MAX_CLAUSES = 256
 MAX_GRAMMARS = 8
 MAX_INODES = 1024
+WIRE_WINDOW = 1024  # bytes of a flow, each way, that are judged
 ACCEPTS = 0x8000  # set in a next-state entry when the state it names accepts something
 
 # Predicate bits that the data plane sets by itself; the compiler gives out bits from FIRST_FREE_BIT on.
@@ -184,6 +185,7 @@ class Clause:
     rule: int  # index into the compiled rules
     kill: bool  # SIGKILL before the first instruction
     sever: bool  # cut the workload off at once
+    deny: bool = False  # of the wire: the packet does not go through, and nothing more of its flow
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,3 +215,9 @@ class KernelTables:
     grammars: tuple[Grammar, ...]
     clauses: tuple[Clause, ...]
     inodes: tuple[tuple[int, int, int], ...]  # (st_dev, st_ino, predicate bits)
+    # The first bytes of a flow: up to WIRE_WINDOW of each direction or to their first NUL, as they come; no NUL is fed at
+    # their end, which nobody knows. Start 0 = no rule looks that way.
+    start_sent: int = 0
+    start_received: int = 0
+    wire_bits: int = 0  # the bits that the wire decides; a wire clause's others are those of the maker's program
+    wire_clauses: tuple[Clause, ...] = ()

@@ -15,7 +15,7 @@ from typing import Any
 from killswitch.commands import FREE, Command, Containment, Finding, Mode, ReadCode, RecordFinding, Response
 from killswitch.detect.answer import Answer, done_in_kernel
 from killswitch.detect.builtin import EARLIER_POLICY, EVENTS_LOST, LEFT_CGROUP, UNDECIDED, built_in
-from killswitch.detect.fields import extra_fields, wanted_fields
+from killswitch.detect.fields import extra_fields, program_of, wanted_fields
 from killswitch.detect.folding import Folder
 from killswitch.detect.load import LoadTable
 from killswitch.detect.processes import Process
@@ -36,16 +36,18 @@ from killswitch.events import (
     Lost,
     Released,
     Tick,
+    Wire,
     WorkloadAdded,
     WorkloadRemoved,
 )
 from killswitch.policy.compiled import Compiled, CompiledRule
+from killswitch.policy.fields import PROGRAM
 
 PRUNE_EVERY_NS = 30_000_000_000
 NO_TIMES: Mapping[RuleKey, int] = MappingProxyType({})
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
-Judged = Exec | Fork | Exit | Connect | Listen | CgroupMove | Cpu
+Judged = Exec | Fork | Exit | Connect | Listen | Wire | CgroupMove | Cpu
 
 
 class Engine:
@@ -62,6 +64,7 @@ class Engine:
             Exit: self._exit,
             Connect: self._connect,
             Listen: self._listen,
+            Wire: self._wire,
             CgroupMove: self._cgroup_move,
             Cpu: self._cpu,
             Code: self._code,
@@ -248,6 +251,25 @@ class Engine:
             return []
         return self._judge(workload, event, "listen", workload.processes.get(event.pid, event.start_ticks))
 
+    def _wire(self, event: Wire) -> list[Command]:
+        workload = self._workloads.get(event.workload)
+        if workload is None:
+            self.unclaimed += 1
+            return []
+        process = workload.processes.get(event.pid, event.start_ticks)
+        more: Mapping[str, object] = NOTHING
+        if process is not None and process.executable and not event.maker_known:
+            more = {PROGRAM: program_of(process, event)}
+        rules = self._matches(workload, event, "wire", process, more)
+        if not rules and not event.done:
+            return []
+        answer = self._act(workload, event, process, rules)
+        if event.done and not any(r.policy.mode is Mode.ENFORCE for r in rules):
+            done = tuple(sorted(done_in_kernel(event)))
+            told = summarise(event, process)
+            answer.add(built_in(EARLIER_POLICY, event, told, mode=Mode.ENFORCE, responses=done, done=done))
+        return answer.commands()
+
     def _judge(
         self,
         workload: Workload,
@@ -332,7 +354,7 @@ class Engine:
                 summarise(event, process, reasons=reasons, held_ns=held_ns.get((match.policy.name, rule.id), 0)),
                 event,
                 # Whoever acted on it has judged it: otherwise the verdict is ours, and the daemon puts in its time.
-                event.verdict_ns if in_kernel and isinstance(event, Exec) else 0,
+                event.verdict_ns if in_kernel and isinstance(event, Exec | Wire) else 0,
             )
             answer.add(finding, hot=self._loads.hot(pid, start) if hashes else ())
         return answer

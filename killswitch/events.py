@@ -39,11 +39,12 @@ class Transport(enum.StrEnum):
 
 
 class Done(enum.IntFlag):
-    """What the data plane itself has done about an exec, before user space heard of it."""
+    """What the data plane itself has done about an exec or a flow, before user space heard of it."""
 
     NOTHING = 0
     KILLED = 1
     SEVERED = 2
+    DENIED = 4  # the packet did not go through, and nothing more of its flow will
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,31 @@ class Listen:
     source_port: int
     operation: str  # "bind" or "listen"
     denied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The first bytes of a flow have met what a rule looks for (a TCP connection of the workload, made by it or to it)."""
+
+    time_ns: int
+    workload: int
+    cgroup_id: int
+    pid: int  # the process that made the connection, or the socket that listened for it; 0 = not known
+    start_ticks: int
+    uid: int
+    comm: bytes
+    transport: Transport
+    remote_ip: str
+    remote_port: int
+    direction: str  # of the packet that brought it: "sent" or "received"
+    sent: bytes  # what the workload sent first, at most 128 bytes
+    received: bytes  # what it received first
+    predicates: int  # bit set, of the flow's first 1,024 bytes each way and, if maker_known, of the process's program
+    maker_known: bool  # the same tables have judged the process's program
+    generation: int  # of the policy tables that judged; 0 = none
+    clause: int  # index of the first enforcing clause of the wire that matched, -1 = none
+    done: Done
+    verdict_ns: int  # from the packet to the verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +288,7 @@ Event = (
     | Exit
     | Connect
     | Listen
+    | Wire
     | CgroupMove
     | CgroupCreated
     | CgroupRemoved

@@ -25,6 +25,7 @@ KINDS = (
     "exit",
     "connect",
     "listen",
+    "wire",
     "cgroup_move",
     "cgroup_created",
     "cgroup_removed",

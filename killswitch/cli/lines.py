@@ -26,6 +26,7 @@ from killswitch.events import (
     Lost,
     Released,
     Tick,
+    Wire,
     WorkloadAdded,
     WorkloadRemoved,
 )
@@ -101,6 +102,14 @@ def _listen(e: Listen) -> str:
     return f"{_who(e)} ({printable(e.comm)}) {e.operation} {e.transport} {at}{_denied(e.denied)}"
 
 
+def _wire(e: Wire) -> str:
+    acts = [word for flag, word in ((Done.DENIED, "denied"), (Done.SEVERED, "severed")) if flag in e.done]
+    act = " " + click.style("+".join(acts), fg="bright_red", bold=True) if acts else ""
+    opening = e.sent if e.direction == "sent" else e.received
+    where = f"{'to' if e.direction == 'sent' else 'from'} {_address(e.remote_ip, e.remote_port)}"
+    return f"{_who(e)} ({printable(e.comm)}) {e.transport} {where}: {printable(opening)}{act}"
+
+
 def _exit(e: Exit) -> str:
     status, number = e.exit_code >> 8 & 0xFF, e.exit_code & 0x7F
     return f"{_who(e)} killed by signal {number}" if number else f"{_who(e)} status {status}"
@@ -125,6 +134,7 @@ _EVENTS: dict[type, tuple[str, Callable[[Any], str]]] = {
     Exit: ("exit", _exit),
     Connect: ("connect", _connect),
     Listen: ("listen", _listen),
+    Wire: ("wire", _wire),
     CgroupMove: ("cgroup_move", _move),
     CgroupCreated: ("cgroup", lambda e: f"made {printable(e.path)}"),
     CgroupRemoved: ("cgroup", lambda e: f"removed {printable(e.path)}"),

@@ -118,6 +118,7 @@ def _put_predicates(m: Any, bits: int) -> None:
 _DONE = {
     events.Done.KILLED: event_pb2.KERNEL_ACTION_KILLED,
     events.Done.SEVERED: event_pb2.KERNEL_ACTION_SEVERED,
+    events.Done.DENIED: event_pb2.KERNEL_ACTION_DENIED,
 }
 
 
@@ -198,6 +199,8 @@ _SPECIAL: dict[tuple[type, str], tuple[str, Put, Get]] = {  # (dataclass, field)
         lambda m: int.from_bytes(m.predicates, "little"),
     ),
     (events.Exec, "done"): ("done", _put_done, _get_done),
+    (events.Wire, "predicates"): ("predicates", _put_predicates, lambda m: int.from_bytes(m.predicates, "little")),
+    (events.Wire, "done"): ("done", _put_done, _get_done),
 }
 
 

@@ -25,7 +25,7 @@ from killswitch.commands import (
 from killswitch.control.service import StreamItem
 from killswitch.daemon.core import Core
 from killswitch.daemon.log import fields
-from killswitch.daemon.survey import running
+from killswitch.daemon.survey import running, tell_program
 from killswitch.daemon.workloads import Workload
 from killswitch.errors import Gone, KernelError, Protected
 from killswitch.events import (
@@ -111,6 +111,7 @@ class Reactor:
             return
         programs = await asyncio.to_thread(running, core.path_of(w.cgroup), w.id, engine.asked_for(w.id), compiled)
         for number, event in enumerate(programs, 1):
+            tell_program(core, event)
             incident = core.incidents.get(w.incident)
             for command in engine.survey(event, incident.findings if incident else ()):
                 self.carry_out(command)

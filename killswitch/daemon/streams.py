@@ -25,6 +25,7 @@ from killswitch.events import (
     Lost,
     Released,
     Tick,
+    Wire,
     WorkloadAdded,
     WorkloadRemoved,
 )
@@ -35,6 +36,7 @@ KIND: dict[type, str] = {
     Exit: "exit",
     Connect: "connect",
     Listen: "listen",
+    Wire: "wire",
     CgroupMove: "cgroup_move",
     CgroupCreated: "cgroup_created",
     CgroupRemoved: "cgroup_removed",

@@ -60,6 +60,20 @@ def running(cgroup: Path, workload: int, asked_for: AskedFor, compiled: Compiled
     return sorted(found, key=lambda e: (e.start_ticks, e.pid))
 
 
+def tell_program(core: Core, event: Exec) -> None:
+    """Let the data plane know what the rules in force say of a program that began to run before them: its next connections
+    are judged by that. ``event`` is one of ``running``; of rules that are no longer in force nothing is told."""
+    compiled = core.compiled
+    if compiled is None or not (compiled.tables.start_sent or compiled.tables.start_received):
+        return
+    if event.generation != compiled.generation:
+        return
+    try:
+        core.plane.tell_program(event.pid, event.start_ticks, event.predicates, event.generation)
+    except KernelError as e:
+        log.warning("what the process %d sends is judged without its program: %s", event.pid, e)
+
+
 def _as_exec(workload: int, pid: int, asked_for: AskedFor) -> Exec | None:
     facts = procfs.facts(pid)
     if not facts.executable:

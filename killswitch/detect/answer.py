@@ -16,8 +16,9 @@ from killswitch.commands import (
     Response,
 )
 from killswitch.detect.workload import Workload
-from killswitch.events import Connect, Done, Event, Exec, Listen
+from killswitch.events import Connect, Done, Event, Exec, Listen, Wire
 
+_DONE = ((Done.KILLED, Response.KILL_PROCESS), (Done.SEVERED, Response.SEVER), (Done.DENIED, Response.DENY))
 Hot = tuple[tuple[int, int, int], ...]
 
 
@@ -72,11 +73,10 @@ def containment_for(responses: Iterable[Response]) -> Containment:
 
 def done_in_kernel(event: Event) -> frozenset[Response]:
     """What the data plane itself has done about this event."""
-    if isinstance(event, Exec):
+    if isinstance(event, Exec | Wire):
         if not event.done:
             return frozenset()
-        both = ((Done.KILLED, Response.KILL_PROCESS), (Done.SEVERED, Response.SEVER))
-        return frozenset(response for bit, response in both if event.done & bit)
+        return frozenset(response for bit, response in _DONE if event.done & bit)
     if isinstance(event, Connect | Listen) and event.denied:
         return frozenset({Response.DENY})
     return frozenset()

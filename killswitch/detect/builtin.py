@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from killswitch.commands import Finding, Level, Mode, Response
-from killswitch.events import CgroupMove, Exec, Lost
+from killswitch.events import CgroupMove, Exec, Lost, Wire
 
 POLICY = "built-in"
 
@@ -25,7 +25,7 @@ UNDECIDED = BuiltIn("undecided", "A command line is too long to be judged, and c
 
 def built_in(
     what: BuiltIn,
-    event: CgroupMove | Lost | Exec,
+    event: CgroupMove | Lost | Exec | Wire,
     summary: str,
     *,
     mode: Mode,

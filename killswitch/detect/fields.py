@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from killswitch.detect.processes import Process
-from killswitch.events import Event, Exec
+from killswitch.events import Done, Event, Exec, Wire
 from killswitch.policy.compiled import CompiledRule
 from killswitch.policy.fields import tokens
 
@@ -54,3 +54,14 @@ def extra_fields(wanted: frozenset[str], event: Event, process: Process | None, 
             case "process.parent.name":
                 extra[field] = process.parent_name
     return extra
+
+
+def program_of(process: Process, event: Wire) -> Exec:
+    """The program behind a flow as its ``Exec``, as far as it is remembered: which file it was (inode, memfd) is not."""
+    return Exec(
+        time_ns=event.time_ns, workload=event.workload, cgroup_id=event.cgroup_id, pid=process.pid,
+        start_ticks=process.start_ticks, ppid=process.ppid, parent_start_ticks=0, uid=event.uid, gid=0,
+        parent_name=process.parent_name, executable=process.executable, filename=process.filename, argv=process.argv,
+        argv_total=len(process.argv) + process.argv_cut, inode=0, device=0, nlink=1, memfd=False, predicates=0,
+        generation=0, clause=-1, done=Done.NOTHING, verdict_ns=0,
+    )  # fmt: skip

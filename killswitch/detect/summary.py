@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from killswitch.detect.processes import Process
-from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, Fork, Listen, Lost, text
+from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, Fork, Listen, Lost, Wire, text
 
 MAX_TEXT = 160  # characters of what a workload wrote
 UNKNOWN = "?"
@@ -70,6 +70,14 @@ def summarise(event: Event, process: Process | None, *, reasons: str = "", held_
             verb = "listened on" if event.operation == "listen" else "bound"
             where = _address(event.source_ip, event.source_port)
             return f"{who} {'tried: ' if event.denied else ''}{verb} {where} ({event.transport})"
+        case Wire():
+            who = lineage(process, event.pid, name=event.comm)
+            sent = event.direction == "sent"
+            verb = "tried to send" if event.done else "sent"
+            verb = verb if sent else ("was to be sent" if event.done else "was sent")
+            where = _address(event.remote_ip, event.remote_port)
+            what = printable(event.sent if sent else event.received, MAX_TEXT // 2)
+            return f"{who} {verb} {'to' if sent else 'by'} {where} ({event.transport}): {what}"
         case Cpu():
             told = f"{lineage(process, event.pid)} keeps {event.cores:.2f} CPUs busy"
             told += f" for {held_ns / 1e9:.0f} s" if held_ns else ""

@@ -16,6 +16,8 @@ MAX_WORKLOADS = 1024  # slots; slot 0 means "none"
 MAX_WORKLOAD_LEVEL = 15  # how deep below the cgroup root a workload may lie
 NS_PER_TICK = 10_000_000
 ARGV_WINDOW = 4096
+WIRE_WINDOW = 1024  # bytes of a flow, each way, that are judged
+WIRE_KEPT = 128  # of which so many are kept to be shown
 
 
 class Kind(enum.IntEnum):
@@ -27,6 +29,7 @@ class Kind(enum.IntEnum):
     CGROUP_MOVE = 6
     CGROUP_CREATED = 7
     CGROUP_REMOVED = 8
+    WIRE = 9
 
 
 class Operation(enum.IntEnum):
@@ -47,12 +50,20 @@ class LossReason(enum.IntEnum):
     KILL_FAILED = 5
     TRACKING_FULL = 6
     SAMPLES = 7
+    WIRE_UNJUDGED = 8
+
+
+class Direction(enum.IntEnum):
+    SENT = 0
+    RECEIVED = 1
+    DIRECTIONS = 2
 
 
 ENUMS: dict[str, tuple[str, type[enum.IntEnum]]] = {
     "event_kind": ("EVENT_", Kind),
     "socket_operation": ("OPERATION_", Operation),
     "loss_reason": ("LOST_", LossReason),
+    "wire_direction": ("WIRE_", Direction),
 }
 
 
@@ -119,6 +130,26 @@ SOCKET = HEADER.then(
     ("denied", "B"),
     ("padding", "6x"),
 )
+WIRE = HEADER.then(
+    ("predicates", "32s"),
+    ("address", "16s"),
+    ("comm", "16s"),
+    ("uid", "I"),
+    ("clause", "i"),
+    ("generation", "I"),
+    ("verdict_ns", "I"),
+    ("port", "H"),
+    ("family", "B"),
+    ("protocol", "B"),
+    ("direction", "B"),
+    ("done", "B"),
+    ("maker_known", "B"),
+    ("sent_len", "B"),
+    ("received_len", "B"),
+    ("padding", "7x"),
+    ("sent", f"{WIRE_KEPT}s"),
+    ("received", f"{WIRE_KEPT}s"),
+)
 CGROUP = HEADER.then(("to_cgroup", "Q"), ("to_workload", "Q"), ("path_len", "I"), ("padding", "4x"))
 
 WORKLOAD = Layout(
@@ -127,13 +158,24 @@ WORKLOAD = Layout(
 CONTROL = Layout((("watched", "I"), ("active", "I")))
 CGROUP_SLOT = Layout((("cgroup_id", "Q"), ("slot", "I"), ("padding", "4x")))
 PROCESS_PLACE = Layout((("cgroup_id", "Q"), ("workload", "Q"), ("slot", "I"), ("padding", "4x")))
+PROCESS_BITS = Layout((("bits", "32s"), ("start_ticks", "Q"), ("generation", "I"), ("padding", "4x")))
 FLOW = Layout(
     tuple((name, "Q") for name in ("tx_packets", "tx_bytes", "tx_dropped", "rx_packets", "rx_bytes", "rx_dropped"))
 )
 LOSSES = Layout((("count", f"{len(LossReason)}Q"),))
 DFA_ROW = Layout((("next", "512s"),))
 PREDICATE_SET = Layout((("word", "32s"),))
-CLAUSE = Layout((("mask", "32s"), ("value", "32s"), ("policy", "I"), ("kill", "B"), ("sever", "B"), ("padding", "2x")))
+CLAUSE = Layout(
+    (
+        ("mask", "32s"),
+        ("value", "32s"),
+        ("policy", "I"),
+        ("kill", "B"),
+        ("sever", "B"),
+        ("deny", "B"),
+        ("padding", "1x"),
+    )
+)
 GRAMMAR = Layout((("gate", "I"), ("start", "I")))
 POLICY_META = Layout(
     (
@@ -145,6 +187,11 @@ POLICY_META = Layout(
         ("start_path", "I"),
         ("start_parent", "I"),
         ("start_args", "I"),
+        ("n_wire_clauses", "I"),
+        ("start_sent", "I"),
+        ("start_received", "I"),
+        ("padding", "4x"),
+        ("wire_bits", "32s"),
         ("grammars", "16I"),
     )
 )
@@ -161,11 +208,13 @@ STRUCTS: dict[str, Layout] = {
     "exit_event": EXIT,
     "socket_event": SOCKET,
     "cgroup_event": CGROUP,
+    "wire_event": WIRE,
     "event_header": HEADER,
     "workload": WORKLOAD,
     "control": CONTROL,
     "cgroup_slot": CGROUP_SLOT,
     "process_place": PROCESS_PLACE,
+    "process_bits": PROCESS_BITS,
     "flow": FLOW,
     "losses": LOSSES,
     "dfa_row": DFA_ROW,

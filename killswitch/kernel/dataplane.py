@@ -154,6 +154,11 @@ class DataPlane:
         fit. ``generation`` is a positive number below 2^32."""
         self._tables.load(tables, generation)
 
+    def tell_program(self, pid: int, start_ticks: int, bits: int, generation: int) -> None:
+        """What the tables of this generation say of the program that a watched process runs, for the rules about the wire. The
+        kernel finds out by itself at every exec, so this is for what ran before, and yields to what is known already."""
+        self._tables.tell_program(pid, start_ticks, bits, generation)
+
     # --- events -----------------------------------------------------------------------------------------------------
 
     def fileno(self) -> int:

@@ -21,6 +21,7 @@ from killswitch.events import (
     Fork,
     Listen,
     Transport,
+    Wire,
     text,
 )
 from killswitch.kernel import abi
@@ -37,13 +38,14 @@ _exec = abi.EXEC.codec
 _fork = abi.FORK.codec
 _exit = abi.EXIT.codec
 _socket = abi.SOCKET.codec
+_wire = abi.WIRE.codec
 _cgroup = abi.CGROUP.codec
 _EXEC_SIZE = abi.EXEC.size
 _CGROUP_SIZE = abi.CGROUP.size
 
 _NO_V4 = b"\0" * 10 + b"\xff\xff"
 _TRANSPORTS = {6: Transport.TCP, 17: Transport.UDP, 1: Transport.ICMP, 58: Transport.ICMP}
-_DONE = tuple(Done(bits) for bits in range(4))
+_DONE = tuple(Done(bits) for bits in range(8))
 _OPERATIONS = {o.value: o.name.lower() for o in abi.Operation}
 
 
@@ -132,6 +134,19 @@ def _decode_listen(buffer: Buffer, at: int) -> Listen:
     )
 
 
+def _decode_wire(buffer: Buffer, at: int) -> Wire:
+    (
+        time_ns, workload, cgroup_id, start, pid, _, predicates, raw, comm, uid, clause, generation, verdict_ns, port, family,
+        protocol, direction, done, maker_known, sent_len, received_len, sent, received,
+    ) = _wire.unpack_from(buffer, at)  # fmt: skip
+    return Wire(
+        time_ns, workload, cgroup_id, pid, start, uid, comm.partition(b"\0")[0],
+        _TRANSPORTS.get(protocol, Transport.OTHER), address(family, raw), port, abi.Direction(direction).name.lower(),
+        sent[:sent_len], received[:received_len], int.from_bytes(predicates, "little"), maker_known != 0, generation,
+        clause, _DONE[done], verdict_ns,
+    )  # fmt: skip
+
+
 def _decode_move(buffer: Buffer, at: int) -> CgroupMove:
     time_ns, workload, from_id, start, pid, _, to_id, to_workload, path_len = _cgroup.unpack_from(buffer, at)
     path = text(buffer[at + _CGROUP_SIZE : at + _CGROUP_SIZE + path_len])
@@ -157,6 +172,7 @@ _DECODERS: dict[int, Callable[[Buffer, int], Event]] = {
     abi.Kind.CGROUP_MOVE.value: _decode_move,
     abi.Kind.CGROUP_CREATED.value: _decode_created,
     abi.Kind.CGROUP_REMOVED.value: _decode_removed,
+    abi.Kind.WIRE.value: _decode_wire,
 }
 
 

@@ -16,7 +16,7 @@ from killswitch.kernel.tables import MAPS as TABLE_MAPS
 MAPPED = ("workloads", "control", "losses_told")
 PERCPU = ("flows", "losses")
 RINGS = ("exec_ring", "flow_ring")
-PLAIN = ("workload_by_cgroup", "cgroup_slot", "processes", "cpu_samples", "cpu_hot", *TABLE_MAPS)
+PLAIN = ("workload_by_cgroup", "cgroup_slot", "processes", "process_bits", "cpu_samples", "cpu_hot", *TABLE_MAPS)
 
 
 def find_object() -> Path:

@@ -49,16 +49,26 @@ class Tables:
         self._maps["dfa_accepts"].put_many(
             [_u32(first + s) for s in accepting], [_bits(tables.accepts[s]) for s in accepting]
         )
+        clauses = (*tables.clauses, *tables.wire_clauses)
         self._maps["clauses"].put_packed(
-            _numbers(half * MAX_CLAUSES, len(tables.clauses)),
+            _numbers(half * MAX_CLAUSES, len(clauses)),
             b"".join(
-                abi.CLAUSE.codec.pack(_bits(c.mask), _bits(c.value), c.policy, c.kill, c.sever) for c in tables.clauses
+                abi.CLAUSE.codec.pack(_bits(c.mask), _bits(c.value), c.policy, c.kill, c.sever, c.deny) for c in clauses
             ),
         )
         self._fill_inodes(tables, half)
         self._maps["policy_meta"].put(_u32(half), self._meta(tables, generation))
         struct.pack_into("<I", self._control.memory, ACTIVE_AT, half)
         _wait_for_readers()
+
+    def tell_program(self, pid: int, start_ticks: int, bits: int, generation: int) -> None:
+        programs, key = self._maps["process_bits"], _u32(pid)
+        known = programs.get(key)
+        if known is not None:
+            _, start, judged_by = abi.PROCESS_BITS.codec.unpack(known)
+            if (start, judged_by) == (start_ticks, generation):
+                return
+        programs.put(key, abi.PROCESS_BITS.codec.pack(_bits(bits), start_ticks, generation))
 
     def _fill_inodes(self, tables: KernelTables, half: int) -> None:
         inodes = self._maps["inode_bits"]
@@ -78,7 +88,8 @@ class Tables:
         pairs += [0] * (2 * MAX_GRAMMARS - len(pairs))
         return abi.POLICY_META.codec.pack(
             generation, len(tables.clauses), len(tables.grammars), len(tables.inodes), tables.start_name,
-            tables.start_path, tables.start_parent, tables.start_args, *pairs,
+            tables.start_path, tables.start_parent, tables.start_args, len(tables.wire_clauses), tables.start_sent,
+            tables.start_received, _bits(tables.wire_bits), *pairs,
         )  # fmt: skip
 
     @staticmethod
@@ -89,7 +100,7 @@ class Tables:
             raise ValueError(f"policy tables: {len(tables.rows)} bytes of rows are no whole number of states")
         for what, have, fits in (
             ("states", len(tables.rows) // ROW_BYTES, MAX_STATES),
-            ("clauses", len(tables.clauses), MAX_CLAUSES),
+            ("clauses", len(tables.clauses) + len(tables.wire_clauses), MAX_CLAUSES),
             ("grammars", len(tables.grammars), MAX_GRAMMARS),
             ("inodes", len(tables.inodes), MAX_INODES),
         ):

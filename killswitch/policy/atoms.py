@@ -31,9 +31,12 @@ _WALK_OF = {
     "process.parent.name": "parent",
     "process.args": "args",
     "process.command_line": "args",
+    "wire.sent": "sent",
+    "wire.received": "received",
 }
+WIRE_FIELDS = ("wire.sent", "wire.received")
 # How many states each walk may have, at most: together with OpenSSH's grammar they fill the table.
-_SHARES = {"parent": 1024, "name": 2048, "path": 1024, "args": 3328}
+_SHARES = {"parent": 1024, "name": 2048, "path": 1024, "sent": 512, "received": 512, "args": 3328}
 _FLAGS = {"file.memfd": BIT_MEMFD, "file.unlinked": BIT_UNLINKED, "process.args_truncated": BIT_TRUNCATED}
 NO_BIT = f"all {PREDICATES - FIRST_FREE_BIT} predicate bits are taken"
 
@@ -90,6 +93,9 @@ class Atoms:
             start_path=starts["path"],
             start_parent=starts["parent"],
             start_args=starts["args"],
+            start_sent=starts["sent"],
+            start_received=starts["received"],
+            wire_bits=self.wire_bits,
             grammars=grammars,
             clauses=(),
             inodes=self._inodes(inode_of),
@@ -134,6 +140,11 @@ class Atoms:
         if len(found) > MAX_INODES:
             raise ValueError(f"the rules name {len(found)} files by 'file.inode_of': at most {MAX_INODES} fit")
         return tuple((device, inode, bits) for (device, inode), bits in found.items())
+
+    @property
+    def wire_bits(self) -> int:
+        """Bits that the first bytes of a flow decide."""
+        return sum_bits(bit for atom, bit in self.bits.items() if atom.field in WIRE_FIELDS)
 
     def formula(self, expr: Expr) -> Formula:
         match expr:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FieldType:
+    # opening: text whose end is not known yet
     kind: str  # text, name (a basename), path, word (one of words), whole, decimal, boolean, ip, file (path of a file on disk)
     events: frozenset[str]
     many: bool = False
@@ -30,6 +31,7 @@ _TEXT = ("contains", "startswith", "endswith", "re", "all", "cased", "exists")
 _NUMBER = ("gt", "gte", "lt", "lte", "exists")
 _MODIFIERS = {
     "text": _TEXT,
+    "opening": ("contains", "startswith", "re", "all", "cased"),
     "name": _TEXT,
     "path": _TEXT,
     "whole": _NUMBER,
@@ -45,7 +47,7 @@ def allowed_modifiers(name: str) -> tuple[str, ...]:
     return _MODIFIERS[FIELDS[name].kind]
 
 
-_ALL = frozenset({"exec", "fork", "exit", "connect", "listen", "cgroup_move", "cpu"})
+_ALL = frozenset({"exec", "fork", "exit", "connect", "listen", "wire", "cgroup_move", "cpu"})
 
 
 def _on(*events: str) -> frozenset[str]:
@@ -61,11 +63,11 @@ FIELDS: dict[str, FieldType] = {
     "process.args_truncated": FieldType("boolean", _ALL),
     "process.parent.name": FieldType("name", _ALL),
     "process.pid": FieldType("whole", _ALL),
-    "user.id": FieldType("whole", _on("exec", "connect", "listen")),
+    "user.id": FieldType("whole", _on("exec", "connect", "listen", "wire")),
     "group.id": FieldType("whole", _on("exec")),
-    "file.inode_of": FieldType("file", _on("exec"), many=True),
-    "file.memfd": FieldType("boolean", _on("exec")),
-    "file.unlinked": FieldType("boolean", _on("exec")),
+    "file.inode_of": FieldType("file", _on("exec", "wire"), many=True),
+    "file.memfd": FieldType("boolean", _on("exec", "wire")),
+    "file.unlinked": FieldType("boolean", _on("exec", "wire")),
     "ssh.forward": FieldType(
         "word",
         _on("exec"),
@@ -79,6 +81,10 @@ FIELDS: dict[str, FieldType] = {
     "source.port": FieldType("whole", _on("listen"), limit="port"),
     "network.fanout.hosts": FieldType("whole", _on("connect")),
     "network.fanout.ports": FieldType("whole", _on("connect")),
+    "wire.sent": FieldType("opening", _on("wire")),
+    "wire.received": FieldType("opening", _on("wire")),
+    "remote.ip": FieldType("ip", _on("wire")),
+    "remote.port": FieldType("whole", _on("wire"), limit="port"),
     "network.transport": FieldType("word", _on("connect", "listen"), words=("tcp", "udp", "icmp", "other")),
     "event.action": FieldType("word", _on("connect", "listen"), words=("connect", "sendmsg", "bind", "listen")),
     "cgroup.path": FieldType("path", _ALL),

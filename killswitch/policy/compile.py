@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from killswitch.commands import MAX_CLAUSES, Clause, Mode, Response
 from killswitch.errors import PolicyError, Problem
 from killswitch.policy import clauses, matcher
-from killswitch.policy.atoms import Atoms, predicates
+from killswitch.policy.atoms import WIRE_FIELDS, Atoms, predicates
 from killswitch.policy.clauses import Formula, Opaque, Term, TooManyClauses
 from killswitch.policy.compiled import Compiled, CompiledRule, Program
 from killswitch.policy.fields import FIELDS
 from killswitch.policy.inode import os_inode
 from killswitch.policy.model import And, Expr, Not, Or, Policy, Predicate, Rule
 
+IN_KERNEL = ("exec", "wire")  # events whose rules the data plane itself can judge
 MAX_POLICIES = 64  # bits in a workload's policy set
 
 
@@ -29,34 +30,39 @@ def compile_policies(
     if problems:
         raise PolicyError(problems)
     numbered = [(index, policy, rule) for index, policy in enumerate(policies) for rule in policy.rules]
-    exec_rules = [(policy, rule) for _, policy, rule in numbered if rule.on == "exec"]
+    in_kernel = [(policy, rule) for _, policy, rule in numbered if rule.on in IN_KERNEL]
     atoms = Atoms()
     try:
         # Bits first to the rules that the kernel itself enforces.
-        atoms.add(rule.condition for policy, rule in sorted(exec_rules, key=lambda pair: not enforcing(*pair)))
+        atoms.add(rule.condition for policy, rule in sorted(in_kernel, key=lambda pair: not enforcing(*pair)))
         tables = atoms.build(inode_of)
     except ValueError as error:
         raise PolicyError([Problem(policies[0].file, 1, 1, str(error))]) from None
     rules: list[CompiledRule] = []
     programs: list[Program] = []
-    enforced: list[Clause] = []
+    enforced: dict[str, list[Clause]] = {on: [] for on in IN_KERNEL}
+    problems = []
     for index, policy, rule in numbered:
-        formula = atoms.formula(rule.condition) if rule.on == "exec" else _daemons(rule.condition)
+        formula = atoms.formula(rule.condition) if rule.on in IN_KERNEL else _daemons(rule.condition)
         formula = clauses.cheapest_first(formula)
         made, why = _terms(formula)
+        if rule.on == "wire" and not all(term.value & tables.wire_bits for term in made):
+            problems.append(Problem(policy.file, max(rule.line, 1), 1, f"rule '{rule.id}': {NOTHING_SEEN}"))
         if enforcing(policy, rule) and not why:
-            if len(enforced) + len(made) > MAX_CLAUSES:
+            if sum(map(len, enforced.values())) + len(made) > MAX_CLAUSES:
                 why = f"all {MAX_CLAUSES} clauses of the kernel are taken"
             else:
-                enforced.extend(_clauses(made, policy, index, rule, len(rules)))
-        tier = 4 if rule.for_ns or rule.on == "cpu" else 3 if rule.on != "exec" or why else 1
+                enforced[rule.on].extend(_clauses(made, policy, index, rule, len(rules)))
+        tier = 4 if rule.for_ns or rule.on == "cpu" else 3 if rule.on not in IN_KERNEL or why else TIER[rule.on]
         used = frozenset(p.field for p in predicates(rule.condition))
         rules.append(CompiledRule(policy, index, rule, tier, used, _reason(rule, why)))
         programs.append(Program(made, formula if clauses.opaque(formula) or made == _OPEN else None))
+    if problems:
+        raise PolicyError(problems)
     return Compiled(
         policies=tuple(policies),
         rules=tuple(rules),
-        tables=dataclasses.replace(tables, clauses=tuple(enforced)),
+        tables=dataclasses.replace(tables, clauses=tuple(enforced["exec"]), wire_clauses=tuple(enforced["wire"])),
         programs=tuple(programs),
         args_bits=atoms.args_bits,
         ssh_bits=atoms.ssh_bits,
@@ -69,10 +75,20 @@ def compile_policies(
 
 def enforcing(policy: Policy, rule: Rule) -> bool:
     """Whether the kernel is to act on this rule by itself."""
-    acts = Response.KILL_PROCESS in rule.response or Response.SEVER in rule.response
-    return policy.mode is Mode.ENFORCE and rule.on == "exec" and not rule.for_ns and acts
+    return (
+        policy.mode is Mode.ENFORCE and not rule.for_ns and bool(_ACTS.get(rule.on, _NONE).intersection(rule.response))
+    )
 
 
+_NONE: frozenset[Response] = frozenset()
+_ACTS = {  # what the data plane can do about an event by itself; from a packet no process can be killed
+    "exec": frozenset({Response.KILL_PROCESS, Response.SEVER}),
+    "wire": frozenset({Response.DENY, Response.SEVER}),
+}
+TIER = {"exec": 1, "wire": 2}
+NOTHING_SEEN = (
+    "it could match without anything seen on the wire: every way to match needs a wire.sent or wire.received that holds"
+)
 _OPEN = (Term(0, 0),)
 
 
@@ -90,14 +106,15 @@ def _reason(rule: Rule, why: str) -> str:
         return "must hold for some time: judged over windows"
     if rule.on == "cpu":
         return "CPU use is sampled over windows"
-    if rule.on != "exec":
+    if rule.on not in IN_KERNEL:
         return f"the daemon judges {rule.on} events"
     return f"judged in tier 3: {why}" if why else ""
 
 
 def _clauses(made: Sequence[Term], policy: Policy, index: int, rule: Rule, number: int) -> list[Clause]:
-    kill, sever = Response.KILL_PROCESS in rule.response, Response.SEVER in rule.response
-    return [Clause(term.mask, term.value, index, number, kill, sever) for term in made]
+    does = _ACTS[rule.on].intersection(rule.response)
+    kill, sever, deny = (r in does for r in (Response.KILL_PROCESS, Response.SEVER, Response.DENY))
+    return [Clause(term.mask, term.value, index, number, kill, sever, deny) for term in made]
 
 
 def _daemons(expr: Expr) -> Formula:
@@ -138,6 +155,8 @@ def _wrong(predicate: Predicate) -> str:
         return "" if fits else f"'{predicate.field}' cannot be compared by '{predicate.op}'"
     try:
         matcher.check(predicate)
+        if predicate.field in WIRE_FIELDS and matcher.wants_end(predicate):
+            return f"'{predicate.field}' is judged as it comes: where it ends is not known"
     except ValueError as error:
         return str(error)
     return ""

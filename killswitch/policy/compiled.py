@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from killswitch.commands import ACCEPTS, BIT_MEMFD, BIT_TRUNCATED, BIT_UNLINKED, KernelTables
-from killswitch.events import Event, Exec
+from killswitch.commands import ACCEPTS, BIT_MEMFD, BIT_TRUNCATED, BIT_UNLINKED, WIRE_WINDOW, KernelTables
+from killswitch.events import Event, Exec, Wire
 from killswitch.policy.clauses import Formula, Term
 from killswitch.policy.decide import Decision, decision
-from killswitch.policy.fields import COMMAND_LINE_BYTES, EVENT_TYPES, names
+from killswitch.policy.fields import COMMAND_LINE_BYTES, EVENT_TYPES, PROGRAM, names
 from killswitch.policy.model import Policy, Rule
 from killswitch.policy.workloads import glob_pattern
 
@@ -43,6 +43,7 @@ class _Plan(NamedTuple):
     keys: int  # an exec that has none of these bits can match none of ``exec``...
     always: bool  # ...unless some rule needs none
     exec: tuple[tuple[CompiledRule, Program, Decision | None], ...]  # None: the terms alone decide
+    wire: tuple[tuple[CompiledRule, Program, Decision | None], ...]
     other: Mapping[type, tuple[tuple[CompiledRule, Decision], ...]]
 
 
@@ -101,6 +102,12 @@ class Compiled:
                 bits |= walk(grammar.start, argv)
         return bits
 
+    def wire_predicates(self, sent: bytes, received: bytes) -> int:
+        """The same of a flow's first bytes, without those of the program behind it."""
+        tables = self.tables
+        seen = self._walk(tables.start_sent, sent[:WIRE_WINDOW])
+        return seen | self._walk(tables.start_received, received[:WIRE_WINDOW])
+
     def _walk(self, state: int, text: bytes) -> int:
         rows, accepts, bits = self._rows, self.tables.accepts, 0
         if state:
@@ -120,6 +127,15 @@ class Compiled:
                 return index
         return -1
 
+    def wire_clause(self, predicates: int, policies: int, *, maker_known: bool) -> int:
+        """The same for the first bytes of a flow. Of a program that these tables have not judged nothing is assumed."""
+        for index, clause in enumerate(self.tables.wire_clauses):
+            if not maker_known and clause.mask & ~self.tables.wire_bits:
+                continue
+            if policies >> clause.policy & 1 and predicates & clause.mask == clause.value:
+                return index
+        return -1
+
     # --- the daemon's judgement --------------------------------------------------------------------------------------
 
     def matches(self, event: Event, policies: int, extra: Mapping[str, object] = _NOTHING) -> tuple[CompiledRule, ...]:
@@ -131,6 +147,8 @@ class Compiled:
         ``not`` hold for it.
         """
         plan = self._plans.get(policies) or self._plan(policies)
+        if type(event) is Wire:
+            return self._wire_matches(plan, event, extra)
         if type(event) is not Exec:
             rules = plan.other.get(type(event))
             return tuple([rule for rule, decide in rules if decide(0, event, extra)]) if rules else ()
@@ -143,6 +161,22 @@ class Compiled:
         return tuple(
             rule
             for rule, program, decide in plan.exec
+            if any(bits & mask == value for mask, value in program.terms)
+            and (decide is None or decide(bits, event, extra))
+        )
+
+    def _wire_matches(self, plan: _Plan, event: Wire, extra: Mapping[str, object]) -> tuple[CompiledRule, ...]:
+        if event.generation == self.generation and self.generation:
+            bits = event.predicates
+        else:  # other tables: what was kept of it has to do
+            bits = self.wire_predicates(event.sent, event.received)
+        if event.generation != self.generation or not self.generation or not event.maker_known:
+            program = extra.get(PROGRAM)
+            if isinstance(program, Exec):
+                bits |= self.predicates(program) & ~self.tables.wire_bits
+        return tuple(
+            rule
+            for rule, program, decide in plan.wire
             if any(bits & mask == value for mask, value in program.terms)
             and (decide is None or decide(bits, event, extra))
         )
@@ -179,18 +213,21 @@ class Compiled:
 
     def _plan(self, policies: int) -> _Plan:
         chosen = [pair for pair in zip(self.rules, self.programs, strict=True) if policies >> pair[0].policy_index & 1]
-        execs = [
-            (r, p, decision(p.formula, Exec) if p.formula is not None else None)
-            for r, p in chosen
-            if r.rule.on == "exec"
-        ]
+        execs, wires = (
+            tuple(
+                (r, p, decision(p.formula, kind) if p.formula is not None else None)
+                for r, p in chosen
+                if EVENT_TYPES[r.rule.on] is kind
+            )
+            for kind in (Exec, Wire)
+        )
         values = [term.value for _, program, _ in execs for term in program.terms]
         other = {
             kind: tuple((r, decision(p.formula, kind)) for r, p in chosen if r.rule.on == on and p.formula is not None)
             for on, kind in EVENT_TYPES.items()
-            if kind is not Exec
+            if kind not in (Exec, Wire)
         }
-        plan = _Plan(_keys(values), not all(values), tuple(execs), other)
+        plan = _Plan(_keys(values), not all(values), execs, wires, other)
         self._plans[policies] = plan
         return plan
 

@@ -51,15 +51,17 @@ class Explained:
 def explain(policies: Sequence[Policy], compiled: Compiled | None = None) -> Explained:
     """Every rule of the policies, in their order. Raises PolicyError when they do not compile."""
     compiled = compiled or compile_policies(policies)
-    owners = [clause.rule for clause in compiled.tables.clauses]
+    clauses = (*compiled.tables.clauses, *compiled.tables.wire_clauses)
+    owners = [clause.rule for clause in clauses]
     rules = []
     for number, one in enumerate(compiled.rules):
         alone = compile_policies([dataclasses.replace(one.policy, rules=(one.rule,))])
-        acting = [compiled.tables.clauses[i] for i, owner in enumerate(owners) if owner == number]
+        acting = [clauses[i] for i, owner in enumerate(owners) if owner == number]
         in_kernel = tuple(
             response
             for response, does in (
                 (Response.KILL_PROCESS, any(c.kill for c in acting)),
+                (Response.DENY, any(c.deny for c in acting)),
                 (Response.SEVER, any(c.sever for c in acting)),
             )
             if does

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from killswitch.errors import Problem
-from killswitch.events import CgroupMove, Connect, Cpu, Done, Event, Exec, Exit, Fork, Listen, Transport
+from killswitch.events import CgroupMove, Connect, Cpu, Done, Event, Exec, Exit, Fork, Listen, Transport, Wire
+from killswitch.policy.fields import PROGRAM
 from killswitch.policy.inode import os_inode
 from killswitch.policy.model import Policy
 
@@ -135,6 +136,18 @@ def _listen(given: dict[str, object]) -> Event:
     )  # fmt: skip
 
 
+def _wire(given: dict[str, object]) -> Event:
+    """What is said of the process and its file is its program, as the kernel would have seen it when it began."""
+    program = {k: given.pop(k) for k in list(given) if k.startswith(("process.", "file.")) and k != "process.pid"}
+    given[PROGRAM] = _exec(program)
+    sent, received = _take_bytes(given, "wire.sent", ""), _take_bytes(given, "wire.received", "")
+    return Wire(
+        1, 1, 1, _take_int(given, "process.pid", 4242), 1, _take_int(given, "user.id", 1000), b"program", Transport.TCP,
+        str(given.pop("remote.ip", "192.0.2.1")), _take_int(given, "remote.port", 443), "sent" if sent else "received",
+        sent, received, 0, False, -1, -1, Done.NOTHING, 0,
+    )  # fmt: skip
+
+
 def _cgroup_move(given: dict[str, object]) -> Event:
     return CgroupMove(
         1, 1, _take_int(given, "process.pid", 4242), 1, 1, 2, 0, str(given.pop("cgroup.path", "/elsewhere"))
@@ -147,6 +160,6 @@ def _cpu(given: dict[str, object]) -> Event:
 
 
 _BUILDERS = {
-    "exec": _exec, "fork": _fork, "exit": _exit, "connect": _connect, "listen": _listen,
+    "exec": _exec, "fork": _fork, "exit": _exit, "connect": _connect, "listen": _listen, "wire": _wire,
     "cgroup_move": _cgroup_move, "cpu": _cpu,
 }  # fmt: skip

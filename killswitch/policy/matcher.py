@@ -180,6 +180,16 @@ def pattern_of(predicate: Predicate, values: Iterable[str]) -> Nfa:
     return nfa
 
 
+def wants_end(predicate: Predicate) -> bool:
+    """Whether it cannot be judged before the text has ended."""
+    if predicate.op == "re":
+        try:
+            return looks_at_end(pattern_of(predicate, map(str, predicate.values)))
+        except regex.NotRegular:
+            return True
+    return any(wildcard.parse(str(value), predicate.op).at_end for value in predicate.values)
+
+
 def looks_at_end(nfa: Nfa) -> bool:
     """Whether it has to know where the text ends."""
     return any(where is At.END for edges in nfa.when for where, _ in edges)

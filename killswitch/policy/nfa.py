@@ -106,21 +106,23 @@ class Nfa:
         self.empty[node].append(1)
 
 
-def determinise(nfa: Nfa, bits: int, *, line: bool, limit: int) -> Dfa:
+def determinise(nfa: Nfa, bits: int, *, line: bool, limit: int, again: bool = False) -> Dfa:
     """The minimal automaton that reports ``bits`` in every token (in the whole ``line``) in which the pattern is found.
 
     Raises TooBig beyond ``limit`` states. Once reported, a pattern need not be looked for any more, but may be: the
-    construction goes on with whatever needs the fewest states.
+    construction goes on with whatever needs the fewest states. Or it goes on as if nothing had been found (``again``): that
+    takes more states for one pattern, and far fewer for several that share their beginning and are united, because then no
+    state has to know which of them have been found.
     """
-    return _Subsets(nfa, line, limit).build(bits)
+    return _Subsets(nfa, line, limit, again).build(bits)
 
 
 _State = tuple[int, _Before, bool, bool]  # set of nodes, what was read, reported on entry, report of a blank held back
 
 
 class _Subsets:
-    def __init__(self, nfa: Nfa, line: bool, limit: int) -> None:
-        self.nfa, self.line, self.limit = nfa, line, limit
+    def __init__(self, nfa: Nfa, line: bool, limit: int, again: bool) -> None:
+        self.nfa, self.line, self.limit, self.again = nfa, line, limit, again
         if nfa.searching:
             nfa.reads[0].append((ANY, 0))
         self.closures = [self._closure(node) for node in range(len(nfa.empty))]
@@ -202,7 +204,7 @@ class _Subsets:
         if completed and not found and self.line and byte == 0:
             return (stepped & ~2, self._remember(stepped, word), False, True)
         if found or completed:
-            stepped = self.rest
+            stepped = stepped & ~2 if self.again else self.rest
         return (stepped, self._remember(stepped, word), found or completed, False)
 
     def _remember(self, nodes: int, word: bool) -> _Before:

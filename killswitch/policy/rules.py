@@ -140,9 +140,9 @@ class RuleBuilder:
             response = Response(item.text)
             if response in chosen:
                 self._problem(item, f"'{response}' is given twice")
-            elif response is Response.DENY:
-                hint = "use kill_process: SIGKILL before the new program's first instruction"
-                self._problem(item, "'deny' is refused: nothing in this release can make an operation not happen", hint)
+            elif response is Response.DENY and on != "wire" and on in EVENTS:
+                hint = "use kill_process: SIGKILL before the new program's first instruction" if on == "exec" else ""
+                self._problem(item, f"'deny' is refused: nothing can make an event of 'on: {on}' not happen", hint)
             elif response is Response.KILL_PROCESS and on == "exit":
                 self._problem(item, "'kill_process' has no sense with 'on: exit': the process is gone", "remove it")
             chosen[response] = None

@@ -11,6 +11,7 @@ import re
 import shlex
 
 from killswitch.errors import Problem
+from killswitch.policy import wildcard
 from killswitch.policy.catalogue import FIELDS, FieldType, allowed_modifiers
 from killswitch.policy.lists import Lists
 from killswitch.policy.model import Predicate
@@ -220,6 +221,11 @@ def _typed(scalar: Scalar, name: str, kind: FieldType, *, literal: bool) -> Valu
 
 def _check_whole_text(text: str, name: str, kind: FieldType) -> None:
     """Values that could never be equal to the field are slips of the pen, not rules."""
+    if kind.kind == "opening" and wildcard.parse(text, "match").at_end:
+        raise ValueProblem(
+            f"'{name}' is judged as it comes, its end is not known: {quoted(text)} would never match",
+            f"write '{text}*', or ask '{name}|startswith'",
+        )
     if kind.kind == "name" and "/" in text:
         raise ValueProblem(
             f"'{name}' is a name without its folder: {quoted(text)} never matches",

@@ -90,7 +90,8 @@ def _pattern(predicate: Predicate, values: tuple[str, ...], line: bool) -> Dfa |
         nfa = matcher.pattern_of(predicate, values)
     if line and matcher.looks_at_end(nfa):
         return None
-    return determinise(nfa, 1, line=line, limit=PATTERN_STATES)
+    again = predicate.field.startswith("wire.")  # what begins a flow begins alike in all of a protocol's patterns
+    return determinise(nfa, 1, line=line, limit=PATTERN_STATES, again=again)
 
 
 def _literals(parts: Mapping[int, _Part], limit: int) -> list[Dfa]:

@@ -207,6 +207,7 @@ def test_daemon_starts_on_a_full_disk(make_daemon: Callable[..., Daemon], small_
     daemon.watched("agent")
     assert daemon.client.kill("agent", "test").workload.observed == CUT_OFF
     assert not {h.part: h.ok for h in daemon.client.status().health}["ledger"]
+    daemon.stop()  # before its disk goes: it still writes evidence there
 
 
 def test_stuck_watchdog_is_not_fed(make_daemon: Callable[..., Daemon]) -> None:

@@ -82,9 +82,9 @@ def test_enum(types: Types, name: str) -> None:
 
 def test_constants() -> None:
     defined = {n: int(v) for n, v in re.findall(r"^#define (\w+) (\d+)\b", EVENTS_H.read_text(), re.M)}
-    for name in ("ARGV_WINDOW", "MAX_WORKLOADS", "PREDICATE_WORDS", "NS_PER_TICK"):
+    for name in ("ARGV_WINDOW", "MAX_WORKLOADS", "PREDICATE_WORDS", "NS_PER_TICK", "WIRE_WINDOW", "WIRE_KEPT"):
         assert defined[name] == getattr(abi, name), name
-    for name in ("MAX_STATES", "MAX_CLAUSES", "MAX_GRAMMARS", "MAX_INODES"):
+    for name in ("MAX_STATES", "MAX_CLAUSES", "MAX_GRAMMARS", "MAX_INODES", "WIRE_WINDOW"):
         assert defined[name] == getattr(commands, name), name
     assert defined["PREDICATE_WORDS"] * 64 == commands.PREDICATES
     workload_h = (EVENTS_H.parent / "workload.h").read_text()
@@ -100,5 +100,5 @@ def test_maps_and_programs_are_the_ones_that_python_names(bpf_object: Path) -> N
     with libbpf.loaded(bpf_object) as loaded:
         maps, programs = {name for name, _ in loaded.maps()}, {name for name, _ in loaded.programs()}
     ours = {*loader.MAPPED, *loader.PERCPU, *loader.RINGS, *loader.PLAIN}
-    assert maps == ours | {"sendmsg_seen", "exec_scratch", "cgroup_scratch"}
+    assert maps == ours | {"sendmsg_seen", "wire_flows", "exec_scratch", "cgroup_scratch"}
     assert programs == {*attach.TRACING, *attach.CGROUP, attach.SAMPLER, census.SOCKETS, census.NAMESPACES}

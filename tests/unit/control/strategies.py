@@ -22,8 +22,8 @@ REAL = st.floats(allow_nan=False)
 
 SIGNED = {"time_ns", "verdict_ns", "window_ns", "started_ns", "finished_ns"}
 NARROW = {
-    "pid", "ppid", "uid", "gid", "nlink", "destination_port", "source_port", "line", "column", "version", "processes",
-    "workloads", "contained", "open_incidents",
+    "pid", "ppid", "uid", "gid", "nlink", "destination_port", "remote_port", "source_port", "line", "column", "version",
+    "processes", "workloads", "contained", "open_incidents",
 }  # fmt: skip
 
 

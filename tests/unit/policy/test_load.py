@@ -187,7 +187,7 @@ def test_the_field_types_the_value(written: str, on: str, expected: Predicate) -
          "17:10: 'for' has no sense with 'on: exec', which happens in an instant ('on: cpu' comes in windows, and is the only one that lasts: remove 'for')"),
         (with_line(16, "    condition: name\n    for: 20"), "17:10: 'for' must be a duration, as in 20s, 5m or 1h500ms, found '20'"),
         (with_line(17, "    response: [deny]"),
-         "17:16: 'deny' is refused: nothing in this release can make an operation not happen (use kill_process: SIGKILL before the new program's first instruction)"),
+         "17:16: 'deny' is refused: nothing can make an event of 'on: exec' not happen (use kill_process: SIGKILL before the new program's first instruction)"),
         (with_line(17, "    response: kill_process"), "17:15: 'response' must be a list, found 'kill_process' (write [a, b], or lines that start with '- ')"),
         (with_line(17, "    response: []"), "17:15: 'response' is empty"),
         (with_line(17, "    response: [sever, sever]"), "17:23: 'sever' is given twice"),
