@@ -97,9 +97,12 @@ async def freeze(path: Path, timeout_s: float, *, kill_unfrozen: bool) -> Proof:
     frozen = await cgroupfs.wait_frozen(path, timeout_s)
     ms = round((time.monotonic() - started) * 1e3, 3)
     if frozen:
-        flat = await cpu_flat(path)
+        window = asyncio.ensure_future(cpu_flat(path))
+        await asyncio.sleep(0)  # it has begun, and there is time to count them
+        processes = len(cgroupfs.processes(path))
+        flat = await window
         if flat is not None:
-            return {"frozen": 1, "ms": ms, "processes": len(cgroupfs.processes(path)), **flat}
+            return {"frozen": 1, "ms": ms, "processes": processes, **flat}
     seen: Proof = {"frozen": int(frozen), "ms": ms}
     why = "CPU time goes on although it is frozen" if frozen else f"not frozen after {timeout_s:g} s"
     restless = await asyncio.to_thread(_restless, path)

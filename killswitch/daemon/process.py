@@ -22,8 +22,7 @@ _M_ARENA_MAX = -8  # malloc.h
 
 
 def prepare() -> None:
-    """Before any thread is started: they inherit it. What is made until ``armed`` stays: nothing is collected meanwhile."""
-    gc.disable()
+    """Before any thread is started: they inherit it."""
     _go_first()
     sys.setswitchinterval(SWITCH_S)
     with contextlib.suppress(AttributeError):  # glibc's own
@@ -31,11 +30,12 @@ def prepare() -> None:
 
 
 def armed() -> None:
-    """From now on the collector works, and looks only at what comes later: in microseconds where it took tens of
-    milliseconds."""
+    """What is there now stays: the collector looks at what comes later only, in microseconds where it took tens of
+    milliseconds. What starting has left behind goes back to the kernel."""
     gc.collect()
     gc.freeze()
-    gc.enable()
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _go_first() -> None:

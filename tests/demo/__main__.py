@@ -167,10 +167,10 @@ def play(daemon: Daemon, directory: Path, stack: contextlib.ExitStack) -> bool:
         say("bold", f"{outcome.act.name}: {outcome.act.title}")
         started[outcome.act.name] = time.monotonic()
         start(outcome.act.name, outcome.act.argv)
-        if outcome.act.name != "renamed-miner":  # it takes its twenty seconds while the others come and go
+        if outcome.act.name != "quiet-miner":  # it takes its twenty seconds while the others come and go
             wait_contained(client, outcome, started[outcome.act.name])
-    say("bold", "waiting for the renamed miner's hashing to be called sustained")
-    wait_contained(client, outcomes[0], started["renamed-miner"])
+    say("bold", "waiting for the quiet miner's hashing to be called sustained")
+    wait_contained(client, outcomes[0], started["quiet-miner"])
 
     status = innocent.wait(60)
     acted = [i for i in client.incidents(open_only=False, limit=100) if i.workload_name == "innocent" and i.receipts]

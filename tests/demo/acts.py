@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,15 @@ class Act:
 
 
 def rogue_acts(directory: Path, far: FarSide, pools: tuple[Pool, Pool], sshd: Sshd) -> tuple[Act, ...]:
-    """The four acts. Each is started by a shell that lives on, so that there is something left to freeze."""
+    """Each act is started by a script that lives on, so that there is something left to freeze."""
     named = shutil.copy(program("burner"), directory / "xmrig")
     renamed = shutil.copy(program("burner"), directory / "data-sync")
 
-    def then_sleep(*command: str) -> tuple[str, ...]:
-        return ("/bin/sh", "-c", '"$@"; sleep 100', "agent", *command)
+    def then_sleep(name: str, *command: str) -> tuple[str, ...]:
+        script = directory / f"{name}.sh"
+        script.write_text(f"#!/bin/sh\n{shlex.join(command)}\nsleep 100\n")
+        script.chmod(0o755)
+        return (str(script),)
 
     probe = "import socket, sys, time\n" + "\n".join(
         (
@@ -38,17 +42,25 @@ def rogue_acts(directory: Path, far: FarSide, pools: tuple[Pool, Pool], sshd: Ss
     )
     return (
         Act(
-            "renamed-miner",
-            "the same miner renamed: Stratum to the pool, burning hashes",
-            then_sleep(str(renamed), "100", pools[1].address[0], str(pools[1].address[1]), "2"),
+            "quiet-miner",
+            "a renamed miner that keeps off the network: it only burns hashes",
+            then_sleep("job", str(renamed), "150"),
             "sustained-hashing",
+            frozenset(),
+            140,  # some 25 s on a quiet machine; it must keep half a CPU busy, which a crowded one may not give it at first
+        ),
+        Act(
+            "renamed-miner",
+            "the same miner renamed: Stratum to the pool",
+            then_sleep("sync", str(renamed), "100", pools[1].address[0], str(pools[1].address[1]), "2"),
+            "stratum-handshake",
             frozenset({pools[1].address[1]}),
-            85,  # some 25 s on a quiet machine; it must keep half a CPU busy, which a crowded one may not give it at first
+            10,
         ),
         Act(
             "miner",
             "a miner under its own name",
-            then_sleep(str(named), "100", pools[0].address[0], str(pools[0].address[1])),
+            then_sleep("work", str(named), "100", pools[0].address[0], str(pools[0].address[1])),
             "miner-binary",
             frozenset({pools[0].address[1]}),
             10,
@@ -56,7 +68,7 @@ def rogue_acts(directory: Path, far: FarSide, pools: tuple[Pool, Pool], sshd: Ss
         Act(
             "tunnel",
             "ssh -fNR: a reverse tunnel to the outside",
-            then_sleep(*sshd.client("-fNR9000:localhost:22")),
+            then_sleep("backup", *sshd.client("-fNR9000:localhost:22")),
             "reverse-ssh-tunnel",
             frozenset({sshd.port, 9000}),
             10,
@@ -64,7 +76,7 @@ def rogue_acts(directory: Path, far: FarSide, pools: tuple[Pool, Pool], sshd: Ss
         Act(
             "probe",
             "a probe of the internal network, port by port",
-            then_sleep("/usr/bin/python3", "-c", probe, far.far4),
+            then_sleep("check", "/usr/bin/python3", "-c", probe, far.far4),
             "internal-scan",
             frozenset(range(8000, 8400)),
             20,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -308,23 +307,3 @@ def test_run_makes_a_workload_and_gives_its_exit_status(shared_daemon: Daemon) -
     done = shared_daemon.cli("run", "--name", "job", "--", "/bin/sh", "-c", "cat /proc/self/cgroup; exit 3")
     assert done.returncode == 3, done.stderr
     assert f"0::{shared_daemon.cgroup_parent}/job" in done.stdout
-
-
-def test_figures_of_an_idle_daemon(daemon: Daemon) -> None:
-    """Not asserted here (the benchmark does): resident memory, and CPU of an idle daemon that watches something."""
-    assert daemon.process
-    daemon.watched("agent")
-    daemon.spawn("agent", "/bin/sleep", "60")
-    stat = Path(f"/proc/{daemon.process.pid}/stat")
-
-    def ticks() -> int:
-        return sum(int(field) for field in stat.read_text().rpartition(")")[2].split()[11:13])
-
-    time.sleep(1)
-    before, start = ticks(), time.monotonic()
-    time.sleep(4)
-    used = (ticks() - before) / 100 / (time.monotonic() - start)
-    status = daemon.client.status()
-    figures = f"armed {status.armed_ms:.0f} ms, resident {status.resident_bytes / 1048576:.1f} MiB, idle {used:.2%}"
-    print(figures, file=sys.stderr)
-    assert status.resident_bytes > 0

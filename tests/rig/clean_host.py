@@ -26,8 +26,13 @@ def is_left(name: str) -> bool:
 
 
 def left_processes() -> list[int]:
-    """Daemons (and commands that talked to one) whose places are named so."""
-    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and is_left(_pins_of(p))]
+    """Daemons (and commands that talked to one) whose places are named so; what is about to end is given the time."""
+    for _ in range(40):
+        left = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and is_left(_pins_of(p))]
+        if not left:
+            break
+        time.sleep(0.05)
+    return left
 
 
 def _pins_of(process: Path) -> str:

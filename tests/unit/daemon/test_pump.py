@@ -136,3 +136,31 @@ def test_catching_up_with_a_flood_that_has_no_end_gives_up_and_says_so() -> None
     done, served = asyncio.run(main())
     assert not done
     assert served > 1
+
+
+def test_while_it_rests_the_rings_do_not_wake_it() -> None:
+    """A full ring is readable all the time; still every bite comes when its rest is over, and nothing is left behind."""
+    rests: list[int] = []
+    seen: list[Event] = []
+
+    def rest() -> float:
+        rests.append(len(seen))
+        return 0.001
+
+    async def scene() -> None:
+        module_bite, module.BITE_NS = module.BITE_NS, 0
+        rings = Rings(BATCH * 5)
+        pump = Pump(rings, seen.append, rest)  # type: ignore[arg-type]
+        try:
+            pump.start()
+            async with asyncio.timeout(10):
+                while rings.waiting:
+                    await asyncio.sleep(0)
+        finally:
+            module.BITE_NS = module_bite
+            pump.stop()
+            rings.close()
+
+    asyncio.run(scene())
+    assert [e.time_ns for e in seen] == list(range(BATCH * 5))
+    assert rests == [BATCH * n for n in range(1, 6)]
