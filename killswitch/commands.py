@@ -34,6 +34,26 @@ class Level(enum.StrEnum):
     CRITICAL = "critical"
 
 
+class Act(enum.StrEnum):
+    """What a rule is evidence of. Findings of a workload add up by act."""
+
+    MINING = "mining"
+    TUNNEL = "tunnel"
+    PROBING = "probing"
+    PERSISTENCE = "persistence"
+    DISGUISE = "disguise"
+    TAMPERING = "tampering"
+
+
+class Evidence(enum.StrEnum):
+    """Which kind of evidence a rule rests on: to hide one kind is to leave the others."""
+
+    NAME = "name"  # what the program is: its name, path, inode, hash, content
+    ARGUMENTS = "arguments"  # its arguments, and the config files that they name
+    WIRE = "wire"  # bytes of flows, names asked for in DNS and TLS
+    BEHAVIOUR = "behaviour"  # load, relaying, fan-out, files written
+
+
 @dataclass(frozen=True, slots=True)
 class Containment:
     """How a workload is, or is to be, contained. ``str()`` gives DESIGN's word for it."""
@@ -84,6 +104,8 @@ class Finding:
     verdict_ns: int = (
         0  # from the event to the verdict; the engine has no clock, and leaves what it judged to the daemon
     )
+    act: Act | None = None  # what it is evidence of, as the rule says
+    evidence: Evidence | None = None  # and of which kind
 
 
 @dataclass(frozen=True, slots=True)

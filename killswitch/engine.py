@@ -355,6 +355,8 @@ class Engine:
                 event,
                 # Whoever acted on it has judged it: otherwise the verdict is ours, and the daemon puts in its time.
                 event.verdict_ns if in_kernel and isinstance(event, Exec | Wire) else 0,
+                rule.act,
+                rule.evidence,
             )
             answer.add(finding, hot=self._loads.hot(pid, start) if hashes else ())
         return answer

@@ -16,6 +16,7 @@ from killswitch.cli.session import Session, command, complete_incident
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from killswitch.commands import Finding
     from killswitch.control.service import IncidentInfo
 
 
@@ -95,17 +96,30 @@ def show_incident(i: IncidentInfo, now: float) -> None:
     if i.closed_unix:
         lasted = human.duration(i.closed_unix - i.opened_unix)
         pairs.append(("closed", f"{wall_clock(i.closed_unix, date=True)} (after {lasted})"))
-    pairs += [("reason", said(i.reason or "-")), ("evidence", said(i.evidence or "none yet"))]
+    pairs += [("reason", said(i.reason or "-"))]
+    if i.findings:
+        pairs.append(("rests on", said(rests_on(i.findings))))
+    pairs.append(("evidence", said(i.evidence or "none yet")))
     out: list[RenderableType] = [title, facts(pairs)]
 
     if i.findings:
         grid = Grid(
-            [("LEVEL", 1), ("RULE", 0), ("MODE", 4), (">PID", 2), (">VERDICT", 5), ("IN KERNEL", 3), ("WHAT", 0, 24)]
+            [
+                ("LEVEL", 1),
+                ("RULE", 0),
+                ("SIGN", 4),
+                ("MODE", 5),
+                (">PID", 2),
+                (">VERDICT", 6),
+                ("IN KERNEL", 3),
+                ("WHAT", 0, 24),
+            ]
         )
         for f in i.findings:
             grid.add(
                 level(f.level),
                 said(f.rule),
+                f"{f.act}: {f.evidence}" if f.act and f.evidence else str(f.act or "-"),
                 str(f.mode),
                 str(f.pid),
                 human.duration(f.verdict_ns / 1e9) if f.verdict_ns else "-",
@@ -119,6 +133,16 @@ def show_incident(i: IncidentInfo, now: float) -> None:
     if hints:
         out += ["", *(said(h, "dim") for h in hints)]
     show(*out)
+
+
+def rests_on(findings: Sequence[Finding]) -> str:
+    """Which acts, and which kinds of evidence for each: one kind may err, two agree."""
+    kinds: dict[str, dict[str, None]] = {}
+    for f in findings:
+        if f.act and f.evidence:
+            kinds.setdefault(f.act, {})[f.evidence] = None
+    told = [f"{act} by {' and '.join(sorted(of))}" for act, of in kinds.items()]
+    return "; ".join(told) or "no rule that says what it is evidence of"
 
 
 def _hints(i: IncidentInfo) -> list[str]:

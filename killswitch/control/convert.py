@@ -56,6 +56,9 @@ def _one(hint: Any, wire: Any) -> tuple[Callable[[Any], Any], Callable[[Any], An
         return wiretext.to_wire, wiretext.from_wire
     if hint in (int, float, bool, bytes):
         return hint, hint
+    if typing.get_origin(hint) is types.UnionType and len(typing.get_args(hint)) == 2 and wire.enum_type is not None:
+        put, get = _one(typing.get_args(hint)[0], wire)  # "X | None": what is not given is UNSPECIFIED
+        return (lambda v: 0 if v is None else put(v)), (lambda number: get(number) if number else None)
     if isinstance(hint, type) and issubclass(hint, enum.StrEnum):
         to, back = _enum_numbers(hint, wire.enum_type)
         name = hint.__name__

@@ -44,6 +44,7 @@ def describe(compiled: Compiled) -> tuple[PolicyInfo, ...]:
                 "why": c.why,
                 "response": " ".join(map(str, c.rule.response)),
             }
+            | ({"act": c.rule.act, "evidence": c.rule.evidence} if c.rule.act and c.rule.evidence else {})
         )
     return tuple(
         PolicyInfo(p.name, p.version, str(p.mode), p.file, p.workloads, tuple(rules[i]))

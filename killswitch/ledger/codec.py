@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import types
 import typing
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -53,6 +54,12 @@ def _derived(hint: Any) -> _Codec:
         return events.text, lambda text: text.encode("utf-8", "surrogateescape")
     if hint in (int, str, float, bool):
         return _same, hint
+    if origin is types.UnionType and len(args) == 2 and args[1] is type(None):
+        to_one, back_one = _codec(args[0])
+        return (
+            lambda v: None if v is None else to_one(v),
+            lambda v: None if v is None else back_one(v),
+        )
     if isinstance(hint, type) and issubclass(hint, enum.IntFlag):
         return int, hint
     if isinstance(hint, type) and issubclass(hint, enum.Enum):

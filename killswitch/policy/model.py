@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from killswitch.commands import Level, Mode, Response
+from killswitch.commands import Act, Evidence, Level, Mode, Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ class Rule:
     false_positives: tuple[str, ...] = ()
     tests: tuple[InlineTest, ...] = ()
     line: int = 0
+    act: Act | None = None  # what a match is evidence of
+    evidence: Evidence | None = None  # and of which kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from killswitch.commands import Level, Response
+from killswitch.commands import Act, Evidence, Level, Response
 from killswitch.errors import Problem
 from killswitch.policy.condition import KEYWORDS, ConditionError, parse_condition
 from killswitch.policy.duration import parse_duration
@@ -35,6 +35,7 @@ class RuleBuilder:
         condition = self._condition(node.get("condition"), groups)
         for_ns = self._for(node.get("for"), on)
         response = self._response(node.get("response"), on)
+        act, evidence = self._act(node)
         tests = self._tests(node.get("tests"), on if on in EVENTS else "")
         identity, level = self._text(node, "id"), self._text(node, "level")
         if len(self.problems) > before or condition is None or level not in tuple(Level) or on not in EVENTS:
@@ -54,6 +55,8 @@ class RuleBuilder:
             false_positives=self._texts(node.get("falsepositives")),
             tests=tests,
             line=node.line,
+            act=act,
+            evidence=evidence,
         )
 
     def _enough(self) -> bool:
@@ -69,6 +72,18 @@ class RuleBuilder:
 
     def _texts(self, node: Node | None) -> tuple[str, ...]:
         return tuple(i.text for i in node.items if isinstance(i, Scalar)) if isinstance(node, Seq) else ()
+
+    def _act(self, node: Map) -> tuple[Act | None, Evidence | None]:
+        """``act`` and ``evidence``, which go together. What is none of their words is told by the shape's check."""
+        act, evidence = self._text(node, "act"), self._text(node, "evidence")
+        if bool(act) != bool(evidence):
+            here, lacks = ("act", "evidence") if act else ("evidence", "act")
+            words = Evidence if act else Act
+            hint = f"one of {', '.join(words)}"
+            self._problem(node.get(here) or node, f"'{here}' says half of it: the rule needs '{lacks}' as well", hint)
+        if act not in tuple(Act) or evidence not in tuple(Evidence):
+            return None, None
+        return Act(act), Evidence(evidence)
 
     def _match(self, node: Node | None, on: str) -> dict[Scalar, Expr]:
         """Each name of ``match`` and what it stands for; {} when there is none to be read."""

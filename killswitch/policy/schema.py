@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from killswitch.commands import Level, Mode, Response
+from killswitch.commands import Act, Evidence, Level, Mode, Response
 from killswitch.errors import Problem
 from killswitch.policy.source import Map, Node, Scalar, Seq
 from killswitch.policy.suggest import did_you_mean, quoted
@@ -102,6 +102,11 @@ RULE = Record(
         "title": Key(Text(maximum=200), "One line for people.", True),
         "description": Key(Text(), "What it detects, and why that matters."),
         "level": Key(Choice(tuple(Level), "a level"), "How serious a match is (Sigma's levels).", True),
+        "act": Key(Choice(tuple(Act), "an act"), "What a match is evidence of."),
+        "evidence": Key(
+            Choice(tuple(Evidence), "a kind of evidence"),
+            "Of which kind that evidence is: two kinds agree, one may err.",
+        ),
         "on": Key(Choice(EVENTS, "an event"), "Which event the rule looks at.", True),
         "match": Key(
             Named(Given("match"), "a name in 'match'"),

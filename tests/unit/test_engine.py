@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from killswitch.commands import (
     FREE,
+    Act,
     Contain,
     Containment,
+    Evidence,
     KillProcess,
     Level,
     Mode,
@@ -75,6 +77,14 @@ def test_a_match_is_recorded_then_killed_then_contained() -> None:
     assert (kill.pid, kill.start_ticks, kill.workload) == (10, 1010, WORKLOAD)
     assert (contain.desired, contain.capture, contain.workload) == (BOTH, True, WORKLOAD)
     assert "xmrig" in contain.reason and "test/miner" in contain.reason
+
+
+def test_a_finding_says_what_it_is_evidence_of() -> None:
+    signed = MINER.replace("    level: critical\n", "    level: critical\n    act: mining\n    evidence: name\n")
+    (found,) = findings(Scene(signed).play(ex("/tmp/xmrig")))
+    assert (found.act, found.evidence) == (Act.MINING, Evidence.NAME)
+    (silent,) = findings(Scene().play(ex("/tmp/xmrig")))
+    assert (silent.act, silent.evidence) == (None, None)
 
 
 def test_what_the_kernel_has_killed_is_not_killed_again_but_contained() -> None:

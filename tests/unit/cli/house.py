@@ -10,7 +10,9 @@ from pathlib import Path
 
 from killswitch.commands import (
     FREE,
+    Act,
     Containment,
+    Evidence,
     Finding,
     Level,
     Mode,
@@ -66,7 +68,7 @@ def finding(event: Event | None = None, summary: str = "bash (pid 4242) executed
         time_ns=1_000_000_000, workload=4711, policy="rogue-agent", rule="miner-binary", title="Known miner executed",
         level=Level.CRITICAL, mode=Mode.ENFORCE, responses=(Response.KILL_PROCESS, Response.SEVER, Response.FREEZE),
         done_in_kernel=(Response.KILL_PROCESS, Response.SEVER), pid=4242, start_ticks=99, summary=summary,
-        event=event or exec_event(), verdict_ns=900,
+        event=event or exec_event(), verdict_ns=900, act=Act.MINING, evidence=Evidence.NAME,
     )  # fmt: skip
 
 

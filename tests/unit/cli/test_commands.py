@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import yaml
 from killswitch import __version__
 from killswitch.cli.lazy import Entry
 from killswitch.cli.main import cli
-from killswitch.commands import FREE
+from killswitch.commands import FREE, Act, Evidence
 from killswitch.control.service import Health, StreamItem
 from killswitch.errors import Problem
 from tests.unit.cli.conftest import Call
@@ -159,11 +160,21 @@ def test_empty_states_say_what_to_do(house: House, call: Call) -> None:
 def test_incident_in_full(house: House, call: Call) -> None:
     out = call("incidents", "inc-3").stdout
     for said in ("inc-3  open", "agent-1 (id 4711)", "severed+frozen", "(1h01m ago)", "miner-binary",
-                 "kill_process, sever", "killswitch evidence inc-3", "killswitch release agent-1"):  # fmt: skip
+                 "kill_process, sever", "killswitch evidence inc-3", "killswitch release agent-1", "rests on",
+                 "mining by name"):  # fmt: skip
         assert said in out
     missing = call("incidents", "inc-99")
     assert missing.exit_code == 1
     assert "inc-99" in missing.stderr
+
+
+def test_an_incident_says_which_kinds_of_evidence_it_rests_on(house: House, call: Call) -> None:
+    name = finding()
+    wire = replace(name, evidence=Evidence.WIRE)
+    house.known = [incident(findings=(wire, name, name, replace(name, act=Act.TUNNEL, evidence=Evidence.WIRE)))]
+    assert "mining by name and wire; tunnel by wire" in call("incidents", "inc-3").stdout
+    house.known = [incident(findings=(replace(name, act=None, evidence=None),))]
+    assert "no rule that says what it is evidence of" in call("incidents", "inc-3").stdout
 
 
 def test_past_events_are_dated_by_their_incident_not_by_this_boots_clock(house: House, call: Call) -> None:

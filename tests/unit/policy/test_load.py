@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from killswitch.commands import Level, Mode, Response
+from killswitch.commands import Act, Evidence, Level, Mode, Response
 from killswitch.errors import PolicyError
 from killswitch.policy import load, source
 from killswitch.policy.model import And, Not, Or, Policy, Predicate, Rule
@@ -63,6 +63,30 @@ def problems(text: str) -> list[str]:
 
 def predicate(text: str, on: str = "exec") -> object:
     return load.load_text(group(text, on), "p.yaml").rules[0].condition
+
+
+def signed(act: str) -> str:
+    """GOOD, its rule with these keys after its level."""
+    return GOOD.replace("    level: high\n", f"    level: high\n{act}")
+
+
+def test_what_a_rule_is_evidence_of() -> None:
+    (rule,) = load.load_text(signed("    act: mining\n    evidence: name\n"), "p.yaml").rules
+    assert (rule.act, rule.evidence) == (Act.MINING, Evidence.NAME)
+    (silent,) = load.load_text(GOOD, "p.yaml").rules
+    assert (silent.act, silent.evidence) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("    act: mining\n", "p.yaml:13:10: 'act' says half of it: the rule needs 'evidence' as well (one of name, arguments, wire, behaviour)"),
+        ("    evidence: wire\n", "p.yaml:13:15: 'evidence' says half of it: the rule needs 'act' as well (one of mining, tunnel, probing, persistence, disguise, tampering)"),
+        ("    act: minning\n    evidence: wire\n", "p.yaml:13:10: 'minning' is not an act (did you mean 'mining'?)"),
+    ],
+)  # fmt: skip
+def test_half_of_a_sign_is_a_problem(keys: str, said: str) -> None:
+    assert problems(signed(keys)) == [said]
 
 
 def test_a_policy_is_loaded_whole() -> None:
