@@ -15,8 +15,10 @@ from killswitch.commands import (
     RecordFinding,
     Response,
 )
+from killswitch.detect.judge import Judged
 from killswitch.detect.workload import Workload
 from killswitch.events import Connect, Done, Event, Exec, Listen, Wire
+from killswitch.policy.compiled import CompiledRule
 
 _DONE = ((Done.KILLED, Response.KILL_PROCESS), (Done.SEVERED, Response.SEVER), (Done.DENIED, Response.DENY))
 Hot = tuple[tuple[int, int, int], ...]
@@ -80,3 +82,29 @@ def done_in_kernel(event: Event) -> frozenset[Response]:
     if isinstance(event, Connect | Listen) and event.denied:
         return frozenset({Response.DENY})
     return frozenset()
+
+
+def finding_of(match: CompiledRule, event: Judged, summary: str) -> Finding:
+    """This rule's match of this event."""
+    rule, mode = match.rule, match.policy.mode
+    done = done_in_kernel(event) if mode is Mode.ENFORCE else frozenset()
+    in_kernel = tuple(r for r in rule.response if r in done)
+    return Finding(
+        time_ns=event.time_ns,
+        workload=event.workload,
+        policy=match.policy.name,
+        rule=rule.id,
+        title=rule.title,
+        level=rule.level,
+        mode=mode,
+        responses=rule.response,
+        done_in_kernel=in_kernel,
+        pid=event.pid,
+        start_ticks=event.start_ticks,
+        summary=summary,
+        event=event,
+        # Whoever acted on it has judged it: otherwise the verdict is ours, and the daemon puts in its time.
+        verdict_ns=event.verdict_ns if in_kernel and isinstance(event, Exec | Wire) else 0,
+        act=rule.act,
+        evidence=rule.evidence,
+    )

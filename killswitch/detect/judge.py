@@ -1,0 +1,66 @@
+"""The rules in force, put to one event: which of them match it, and what has to be known besides the event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from killswitch.commands import Mode
+from killswitch.detect.fields import extra_fields, wanted_fields
+from killswitch.detect.processes import Process
+from killswitch.detect.reach import FANOUT
+from killswitch.detect.workload import Workload
+from killswitch.events import CgroupMove, Connect, Cpu, Exec, Exit, Fork, Listen, Wire
+from killswitch.policy.compiled import Compiled, CompiledRule
+from killswitch.policy.fields import EVENT_TYPES
+
+NOTHING: Mapping[str, object] = MappingProxyType({})
+
+Judged = Exec | Fork | Exit | Connect | Listen | Wire | CgroupMove | Cpu
+
+
+class Judge:
+    """Of one generation of policies: a reload makes another one."""
+
+    def __init__(self, compiled: Compiled) -> None:
+        self.compiled = compiled
+        self.judges = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules)  # events that some rule looks at
+        self.reaching = any(r.fields.intersection(FANOUT) for r in compiled.rules)
+        self.hashing = mask(
+            r.policy_index for r in compiled.rules if "cpu.hashing" in r.fields
+        )  # policies that ask for it
+        self._wanted = {EVENT_TYPES[on]: fields for on, fields in wanted_fields(compiled.rules).items()}
+        self._enforcing = mask(i for i, p in enumerate(compiled.policies) if p.mode is Mode.ENFORCE)
+
+    def matches(
+        self, workload: Workload, event: Judged, process: Process | None, more: Mapping[str, object] = NOTHING
+    ) -> tuple[CompiledRule, ...]:
+        """The rules that the event matches. ``more``: fields that neither the event nor its process holds."""
+        kind = type(event)
+        if kind not in self.judges:
+            return ()
+        wanted = self._wanted.get(kind)
+        if wanted is not None:
+            more = {**extra_fields(wanted, event, process, workload.cgroup), **more}
+        return self.compiled.matches(event, workload.policies, more)
+
+    def mode(self, workload: Workload) -> Mode:
+        """Of a built-in finding: that of the strictest policy which watches the workload."""
+        return Mode.ENFORCE if workload.policies & self._enforcing else Mode.MONITOR
+
+    def carried_over(self, policies: int, cgroup: str, old: Judge) -> int:
+        """The policies of a workload that had these (a bit set of ``old``'s): by name where they were given by hand, and
+        otherwise those whose globs fit its cgroup now."""
+        before = old.compiled
+        if policies == mask(before.policies_for(cgroup)):
+            return mask(self.compiled.policies_for(cgroup))
+        index = {policy.name: i for i, policy in enumerate(self.compiled.policies)}
+        names = (p.name for i, p in enumerate(before.policies) if policies >> i & 1)
+        return mask(index[name] for name in names if name in index)
+
+
+def mask(bits: Iterable[int]) -> int:
+    found = 0
+    for bit in bits:
+        found |= 1 << bit
+    return found
