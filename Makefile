@@ -2,7 +2,8 @@
 #   make demo        replay the incident for real, and see it caught        make bench   the figures
 #   make test        everything that can be tested here                     make proof   the long runs behind the promises
 #   make run         the daemon in the foreground, with the shipped policies
-#   make check       lint and types          make clean-host   remove what a crashed test left
+#   make check       lint and types          make test-vm    the kernel and e2e tests on Debian's 5.10, 6.1 and 6.12
+#                                            make clean-host   remove what a crashed test left
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -67,6 +68,11 @@ test: WITH := KS_TEST_COMPLETE=1
 test: setup lab check
 	@$(RUN) -m pytest $(PYTEST_ARGS)
 
+# Each kernel takes minutes: a file or VM_ARGS="--kernel 6.1 --quick" chooses.
+test-vm: setup lab
+	@.ci/apt vm
+	@$(RUN) -m tests.vm $(VM_ARGS)
+
 bench: setup lab
 	@.ci/apt bench
 	@$(RUN) -m benchmarks $(BENCH_ARGS)
@@ -80,4 +86,4 @@ clean-host:
 clean:
 	rm -rf build dist .venv killswitch/v1 killswitch/bpf *.egg-info
 
-.PHONY: help apt setup bpf protos bpffs lab demo run check test bench proof clean-host clean
+.PHONY: help apt setup bpf protos bpffs lab demo run check test test-vm bench proof clean-host clean

@@ -45,6 +45,15 @@ static __always_inline struct wire_flow *flow_of(struct __sk_buff *skb)
 	return sk ? bpf_sk_storage_get(&wire_flows, sk, NULL, 0) : NULL;
 }
 
+/* n, which is 1..limit (a power of two), in a form that says so. The compiler knows it and would leave it out; verifiers
+ * before 6.12 learn nothing from a comparison with 0, and refuse a size that might be 0. */
+static __always_inline u32 at_least_one(u32 n, u32 limit)
+{
+	n -= 1;
+	barrier_var(n);
+	return (n & (limit - 1)) + 1;
+}
+
 static __always_inline u32 first_header(struct __sk_buff *skb, u8 *protocol)
 {
 	u8 h[40] = {}, next[2];
@@ -95,7 +104,7 @@ __attribute__((noinline)) int walk_chunk(struct __sk_buff *skb, u32 at, u32 len,
 	walk = &flow->walk[direction];
 	if (len > WIRE_CHUNK)
 		len = WIRE_CHUNK;
-	if (!len || bpf_skb_load_bytes(skb, at, walk->chunk, len))
+	if (!len || bpf_skb_load_bytes(skb, at, walk->chunk, at_least_one(len, WIRE_CHUNK)))
 		return 0;
 	state = walk->state;
 	for (u32 i = 0; i < WIRE_CHUNK; i++) {
@@ -210,8 +219,10 @@ static __always_inline void keep(struct __sk_buff *skb, struct wire_flow *flow, 
 		return;
 	if (n > WIRE_KEPT - from)
 		n = WIRE_KEPT - from;
-	if (n && n <= WIRE_KEPT)
-		bpf_skb_load_bytes(skb, s->at, &flow->kept[direction][from & (WIRE_KEPT - 1)], n);
+	barrier_var(from); /* as in at_least_one */
+	from &= WIRE_KEPT - 1;
+	if (n)
+		bpf_skb_load_bytes(skb, s->at, &flow->kept[direction][from], at_least_one(n, WIRE_KEPT));
 }
 
 static __always_inline u8 kept_len(struct wire_walk *walk)

@@ -251,7 +251,7 @@ def _raw_tp() -> str:
 def _lsm() -> str:
     active = Path("/sys/kernel/security/lsm")
     try:
-        return _at_btf_hook(_LSM, "bpf_lsm_bprm_check_security", _AT_LSM, bpfcall.allow(0))
+        return _at_btf_hook(_LSM, "bprm_check_security", _AT_LSM, bpfcall.allow(0))
     except KernelError as e:
         with contextlib.suppress(OSError):
             if "bpf" not in active.read_text().split(","):

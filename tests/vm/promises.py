@@ -1,0 +1,37 @@
+"""Which tests stand for which promise of DESIGN's: the rows of the matrix, and what is run on other kernels at all."""
+
+from __future__ import annotations
+
+PROMISES: dict[str, tuple[str, ...]] = {
+    "loads, attaches, decodes": (
+        "tests/kernel/test_dataplane_process.py", "tests/kernel/test_dataplane_socket.py", "tests/kernel/test_dataplane_exec.py",
+        "tests/kernel/test_dataplane_limits.py", "tests/kernel/test_probe.py", "tests/kernel/test_census.py",
+    ),
+    "1 first instruction": (
+        "tests/kernel/test_dataplane_verdict.py", "tests/kernel/test_exec_forms.py", "tests/kernel/test_policy_agreement.py",
+    ),
+    "2 no packet before judgement": ("tests/kernel/test_wire.py",),
+    "3 severed is severed": (
+        "tests/kernel/test_dataplane_sever.py", "tests/kernel/test_sockdiag.py", "tests/e2e/escapes",
+    ),
+    "4 frozen is frozen": (
+        "tests/kernel/test_contain.py", "tests/kernel/test_contain_unfreezable.py", "tests/kernel/test_cgroupfs.py",
+    ),
+    "5 it survives": (
+        "tests/kernel/test_dataplane_pins.py", "tests/e2e/test_survival.py",
+    ),
+    "6 never silently less": ("tests/e2e/test_cannot_run_here.py",),
+    "7 the operator keeps the way in": ("tests/e2e/test_orders.py",),
+    "8 not the wrong one": ("tests/kernel/test_contain_protected.py", "tests/kernel/test_pidfd.py"),
+}  # fmt: skip
+
+# For CI's time: the promises that hang most on the kernel, by their own tests.
+QUICK = (
+    "tests/kernel/test_dataplane_process.py", "tests/kernel/test_dataplane_verdict.py", "tests/kernel/test_dataplane_sever.py",
+    "tests/kernel/test_dataplane_pins.py", "tests/kernel/test_wire.py", "tests/kernel/test_contain.py",
+)  # fmt: skip
+
+
+def promise_of(node: str) -> str:
+    """The promise that a test (``tests/kernel/test_x.py::test_y``) stands for; "" when it stands for none."""
+    return next((promise for promise, files in PROMISES.items() if node.startswith(files)), "")

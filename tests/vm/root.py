@@ -1,0 +1,105 @@
+"""The guest's disks: Debian 12 as the root, made once, and the project with its environment, made for each run."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.vm.apt import apt_for
+from tests.vm.kernels import CACHE
+
+PROJECT = Path(__file__).parents[2]
+PACKAGES = (
+    *("systemd", "systemd-sysv", "dbus", "udev", "kmod", "procps", "util-linux", "iproute2", "strace"),
+    *("python3", "python3-bpfcc", "libbpf1", "gcc", "libc6-dev", "xz-utils", "zstd"),
+    *("openssh-server", "openssh-client", "openssl", "argon2", "john", "stress-ng"),
+)
+TESTING = ["hypothesis", "psutil", "pytest", "pytest-timeout"]
+FOLDERS = ("opt/killswitch", "lib/modules", "mnt")
+
+
+def root_image() -> Path:
+    """An ext4 image of a Debian 12 with what the tests need. Raises apt.AptError, or CalledProcessError."""
+    key = hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:12]
+    image = CACHE / f"root-{key}.ext4"
+    if image.exists():
+        return image
+    CACHE.mkdir(parents=True, exist_ok=True)
+    for old in CACHE.glob("root-*"):
+        old.unlink()
+    tree = CACHE / "root"
+    shutil.rmtree(tree, ignore_errors=True)
+    with apt_for("bookworm") as apt:
+        command = [
+            "mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", "--format=directory",
+            f"--include={','.join(PACKAGES)}", '--aptopt=APT::Sandbox::User "root"', "bookworm", tree, apt.sources,
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"mmdebstrap: {done.stderr.strip()}")
+    for folder in FOLDERS:
+        (tree / folder).mkdir(parents=True, exist_ok=True)
+    (tree / "etc/fstab").write_text("")
+    partial = image.with_suffix(".partial")
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-d", tree, partial, "3G"], check=True, capture_output=True)
+    partial.rename(image)
+    shutil.rmtree(tree)
+    return image
+
+
+def project_image(target: Path) -> Path:
+    """The project as it is here, built, and the packages of its environment, to lie at /opt/killswitch."""
+    tree = target.with_suffix("")
+    shutil.rmtree(tree, ignore_errors=True)
+    tree.mkdir(parents=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=PROJECT, capture_output=True, check=True,
+    ).stdout.decode()  # fmt: skip
+    built = [path for folder in ("killswitch/v1", "killswitch/bpf", "build/rig") for path in _files(PROJECT / folder)]
+    for path in [*(PROJECT / name for name in listed.split("\0") if name), *built]:
+        if path.is_file():
+            copy = tree / path.relative_to(PROJECT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
+    shutil.copytree(_environment(), tree / ".venv", symlinks=True)
+    target.unlink(missing_ok=True)
+    subprocess.run(
+        ["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-d", tree, target, "1G"], check=True, capture_output=True
+    )
+    shutil.rmtree(tree)
+    return target
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+
+
+def _environment() -> Path:
+    """A virtual environment for the guest: what setup.cfg asks for, and pytest. Made once for each setup.cfg."""
+    config = configparser.ConfigParser()
+    config.read(PROJECT / "setup.cfg")
+    wanted = config["options"]["install_requires"].split("\n") + TESTING
+    wanted = [requirement for requirement in wanted if requirement]
+    made = CACHE / f"environment-{hashlib.sha256(repr(wanted).encode()).hexdigest()[:12]}"
+    if made.exists():
+        return made
+    for old in CACHE.glob("environment-*"):
+        shutil.rmtree(old)
+    partial = CACHE / "environment-partial"
+    packages = partial / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--ignore-installed"]
+    subprocess.run([*install, "--no-compile", "--target", packages, *wanted], check=True, capture_output=True)
+    (partial / "bin").mkdir()
+    (partial / "bin/python").symlink_to("/usr/bin/python3")
+    (partial / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = true\n")
+    command = partial / "bin/killswitch"
+    command.write_text("#!/opt/killswitch/.venv/bin/python\nfrom killswitch.cli.main import main\n\nmain()\n")
+    command.chmod(0o755)
+    (packages / "killswitch-here.pth").write_text("/opt/killswitch\n")
+    partial.rename(made)
+    return made
