@@ -68,11 +68,8 @@ def fetch(kernel: Kernel) -> Boot:
 def _modules_image(modules: Path, release: str, image: Path) -> None:
     subprocess.run(["depmod", "-b", modules.parents[1], release], check=True)
     partial = image.with_suffix(".partial")
-    subprocess.run(
-        ["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-d", modules, partial, _size(modules, spare=1.3)],
-        check=True,
-        capture_output=True,
-    )
+    command = ["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-d", modules, partial, _size(modules, spare=1.3)]
+    subprocess.run(command, check=True, capture_output=True)
     partial.rename(image)
 
 
