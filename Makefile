@@ -1,6 +1,7 @@
 # Every target does the set-up that it needs and costs nothing the second time. Root or sudo; Debian 12 or newer.
 #   make demo        replay the incident for real, and see it caught        make bench   the figures
 #   make test        everything that can be tested here                     make proof   the long runs behind the promises
+#   make eval        real attacks and real work under the shipped policies: what is caught, what is harmed
 #   make run         the daemon in the foreground, with the shipped policies
 #   make check       lint and types          make test-vm    the kernel and e2e tests on Debian's 5.10, 6.1 and 6.12
 #                                            make clean-host   remove what a crashed test left
@@ -77,6 +78,14 @@ bench: setup lab
 	@.ci/apt bench
 	@$(RUN) -m benchmarks $(BENCH_ARGS)
 
+# What the cases need is said by the cases: Debian packages, and PyPI packages in an environment of their own.
+eval: setup lab
+	@.ci/apt packages $$($(PYTHON) -m benchmarks.eval --packages debian $(EVAL_ARGS))
+	@test -x build/eval/venv/bin/python || /usr/bin/python3 -m venv build/eval/venv
+	@needed=$$($(PYTHON) -m benchmarks.eval --packages pypi $(EVAL_ARGS)); test -z "$$needed" || \
+	  build/eval/venv/bin/python -m pip install --quiet --disable-pip-version-check $$needed
+	@$(RUN) -m benchmarks.eval $(EVAL_ARGS)
+
 proof: setup lab
 	@$(RUN) -m benchmarks.proof $(PROOF_ARGS)
 
@@ -86,4 +95,4 @@ clean-host:
 clean:
 	rm -rf build dist .venv killswitch/v1 killswitch/bpf *.egg-info
 
-.PHONY: help apt setup bpf protos bpffs lab demo run check test test-vm bench proof clean-host clean
+.PHONY: help apt setup bpf protos bpffs lab demo run check test test-vm bench eval proof clean-host clean
