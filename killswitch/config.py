@@ -37,6 +37,7 @@ class Config:
     protected_cgroups: tuple[str, ...] = ()  # never contained, nor any cgroup that holds one of them
     view_group: str = "killswitch"  # group that may open view.sock
     log_level: str = "info"
+    host_root: Path = Path("/")  # below which the host's places of persistence are looked at
     reconcile_seconds: float = 2.0  # how often desired and observed containment are compared
 
     @property
@@ -134,6 +135,7 @@ _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "protected_cgroups": _list_of(_cgroup),
     "view_group": _group,
     "log_level": _level,
+    "host_root": _absolute,
     "reconcile_seconds": _seconds,
 }
 assert _PARSERS.keys() == {f.name for f in fields(Config)}

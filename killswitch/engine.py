@@ -9,6 +9,7 @@ than was asked for before.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -32,6 +33,7 @@ from killswitch.events import (
     Event,
     Exec,
     Exit,
+    File,
     Fork,
     Listen,
     Lost,
@@ -64,6 +66,7 @@ class Engine:
             Connect: self._connect,
             Listen: self._listen,
             Wire: self._wire,
+            File: self._file,
             CgroupMove: self._cgroup_move,
             Cpu: self._cpu,
         }
@@ -145,6 +148,13 @@ class Engine:
         """Of each known process, by (pid, start ticks): its executable, and the path that was asked for (a script's)."""
         known = self._workloads.get(workload)
         return {(p.pid, p.start_ticks): (p.executable, p.filename) for p in known.processes} if known else {}
+
+    def process_of(self, pid: int) -> tuple[int, int] | None:
+        """(workload, start ticks) of the latest process of this pid, also when it has ended; None = of no workload."""
+        for workload in self._workloads.values():
+            if (process := workload.processes.last(pid)) is not None:
+                return workload.id, process.start_ticks
+        return None
 
     def wants_hot(self, workload: int | None = None) -> bool:
         """Whether a loaded rule asks for ``cpu.hashing`` (in this workload): if not, no hot addresses are needed."""
@@ -234,6 +244,13 @@ class Engine:
             told = summarise(event, process)
             answer.add(built_in(EARLIER_POLICY, event, told, mode=Mode.ENFORCE, responses=done, done=done))
         return answer.commands()
+
+    def _file(self, workload: Workload, event: File) -> list[Command]:
+        process = workload.processes.last(event.pid)
+        if process is not None and event.start_ticks not in (0, process.start_ticks):
+            process = None
+        rules = self._judge.matches(workload, event, process)
+        return self._act(workload, replace(event, content=b""), process, rules).commands() if rules else []
 
     def _by_rules(
         self, workload: Workload, event: Judged, process: Process | None, more: Mapping[str, object] = NOTHING

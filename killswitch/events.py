@@ -176,6 +176,20 @@ class Wire:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A file of a place that persistence or containment rests on has changed (``kernel.places``)."""
+
+    time_ns: int  # when it was noticed
+    workload: int
+    pid: int
+    start_ticks: int  # 0 = the process has ended, and was not known
+    path: bytes  # as the process sees it
+    place: str  # what kind of place it is: "cron", "authorized_keys", …
+    action: str  # "create", "write", "rename" (to this path) or "delete"
+    content: bytes  # the beginning of what it holds; kept out of findings, the ledger and streams
+
+
+@dataclass(frozen=True, slots=True)
 class CgroupMove:
     """A process was moved between cgroups; ``workload`` is the one that it left, or entered when it left none."""
 
@@ -289,6 +303,7 @@ Event = (
     | Connect
     | Listen
     | Wire
+    | File
     | CgroupMove
     | CgroupCreated
     | CgroupRemoved

@@ -26,6 +26,7 @@ KINDS = (
     "connect",
     "listen",
     "wire",
+    "file",
     "cgroup_move",
     "cgroup_created",
     "cgroup_removed",

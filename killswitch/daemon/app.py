@@ -129,6 +129,7 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
         core.incidents.add(incident)
     await restore(core, records.known_workloads())
     reactor = Reactor(core)
+    stack.callback(reactor.files.close)
     policies = Policies(core, reactor)
     compiled = await compiling
     in_force = replace(compiled, generation=plane.policy_generation + 1)

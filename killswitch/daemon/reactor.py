@@ -24,6 +24,7 @@ from killswitch.commands import (
 )
 from killswitch.control.service import StreamItem
 from killswitch.daemon.core import Core
+from killswitch.daemon.files import Files
 from killswitch.daemon.log import fields
 from killswitch.daemon.survey import running, tell_program
 from killswitch.daemon.workloads import Workload
@@ -33,6 +34,7 @@ from killswitch.events import (
     CgroupRemoved,
     Event,
     Exec,
+    File,
     Lost,
     Tick,
     WorkloadAdded,
@@ -50,6 +52,7 @@ SURVEYED_AT_ONCE = 32  # running programs that are judged before others are serv
 class Reactor:
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.files = Files(core)
         self._rereading = 0
         self._surveying = False
         self._surveyed: set[int] = set()  # workloads whose processes were judged when they were first watched
@@ -60,7 +63,10 @@ class Reactor:
         """One event, from the data plane or of our own making."""
         core = self._core
         if core.streams and type(event) is not Tick:
-            core.streams.event(event, core.workloads.name(getattr(event, "workload", 0)))
+            shown = replace(event, content=b"") if isinstance(event, File) else event
+            core.streams.event(shown, core.workloads.name(getattr(event, "workload", 0)))
+        if isinstance(event, Exec | WorkloadAdded):
+            self.files.note(event)
         if isinstance(event, Exec) and event.truncated and self._wants_whole(event):
             self._rereading += 1
             self._judge_later(event.workload, self._judge_whole(event), f"read the command line of process {event.pid}")

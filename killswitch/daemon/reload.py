@@ -78,6 +78,7 @@ class Policies:
             core.plane.set_policies(w.id, w.mask)
             core.tell(WorkloadAdded(time.monotonic_ns(), w.id, w.name, w.cgroup, w.policies))
             core.records.workload(w)
+        self._reactor.files.apply()
         log.info(
             "policies in force %s",
             fields(

@@ -10,13 +10,13 @@ from killswitch.detect.fields import extra_fields, wanted_fields
 from killswitch.detect.processes import Process
 from killswitch.detect.reach import FANOUT
 from killswitch.detect.workload import Workload
-from killswitch.events import CgroupMove, Connect, Cpu, Exec, Exit, Fork, Listen, Wire
+from killswitch.events import CgroupMove, Connect, Cpu, Exec, Exit, File, Fork, Listen, Wire
 from killswitch.policy.compiled import Compiled, CompiledRule
 from killswitch.policy.fields import EVENT_TYPES
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
-Judged = Exec | Fork | Exit | Connect | Listen | Wire | CgroupMove | Cpu
+Judged = Exec | Fork | Exit | Connect | Listen | Wire | File | CgroupMove | Cpu
 
 
 class Judge:

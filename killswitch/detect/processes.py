@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from killswitch.events import Exec, Fork, text
 
 MAX_PROCESSES = 4096  # a workload; the longest unheard-of goes first (a fork bomb must not fill the daemon)
+MAX_GONE = 512  # processes that ended, of a workload
 MAX_ANCESTORS = 6
 MAX_ARGV = 1024  # bytes of the command line that are kept
 
@@ -41,10 +42,11 @@ class Process:
 class ProcessTable:
     """The live processes of one workload, least recently heard of first."""
 
-    __slots__ = ("_by_pid", "_limit", "evicted")
+    __slots__ = ("_by_pid", "_gone", "_limit", "evicted")
 
     def __init__(self, limit: int = MAX_PROCESSES) -> None:
         self._by_pid: dict[int, Process] = {}
+        self._gone: dict[int, Process] = {}  # the last that ended: what they did may be told late
         self._limit = limit
         self.evicted = 0
 
@@ -108,7 +110,15 @@ class ProcessTable:
         if process is None or process.start_ticks != start_ticks:
             return None
         del self._by_pid[pid]
+        self._gone.pop(pid, None)
+        self._gone[pid] = process
+        if len(self._gone) > MAX_GONE:
+            del self._gone[next(iter(self._gone))]
         return process
+
+    def last(self, pid: int) -> Process | None:
+        """The latest process of this pid, alive or ended lately."""
+        return self._by_pid.get(pid) or self._gone.get(pid)
 
     def _put(self, process: Process) -> None:
         by_pid = self._by_pid

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from killswitch.detect.processes import Process
-from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, Fork, Listen, Lost, Wire, text
+from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, File, Fork, Listen, Lost, Wire, text
 
 MAX_TEXT = 160  # characters of what a workload wrote
 UNKNOWN = "?"
@@ -78,6 +78,11 @@ def summarise(event: Event, process: Process | None, *, reasons: str = "", held_
             where = _address(event.remote_ip, event.remote_port)
             what = printable(event.sent if sent else event.received, MAX_TEXT // 2)
             return f"{who} {verb} {'to' if sent else 'by'} {where} ({event.transport}): {what}"
+        case File():
+            verb = {"create": "made", "write": "wrote", "rename": "put in place", "delete": "deleted"}.get(
+                event.action, "changed"
+            )
+            return f"{lineage(process, event.pid)} {verb} {printable(event.path)} ({event.place})"
         case Cpu():
             told = f"{lineage(process, event.pid)} keeps {event.cores:.2f} CPUs busy"
             told += f" for {held_ns / 1e9:.0f} s" if held_ns else ""

@@ -47,12 +47,18 @@ def allowed_modifiers(name: str) -> tuple[str, ...]:
     return _MODIFIERS[FIELDS[name].kind]
 
 
-_ALL = frozenset({"exec", "fork", "exit", "connect", "listen", "wire", "cgroup_move", "cpu"})
+_ALL = frozenset({"exec", "fork", "exit", "connect", "listen", "wire", "file", "cgroup_move", "cpu"})
 
 
 def _on(*events: str) -> frozenset[str]:
     return frozenset(events)
 
+
+# As kernel.places has them: what a process that outlives its workload hangs on, and what containment does.
+PLACES = (
+    "cron", "authorized_keys", "ssh", "systemd", "profile", "preload", "boot", "sudoers", "pam", "udev", "autostart",
+    "accounts", "cgroup", "killswitch",
+)  # fmt: skip
 
 # What is known of a process goes with each of its events; only an exec brings its file and its arguments' grammar.
 FIELDS: dict[str, FieldType] = {
@@ -68,6 +74,9 @@ FIELDS: dict[str, FieldType] = {
     "file.inode_of": FieldType("file", _on("exec", "wire"), many=True),
     "file.memfd": FieldType("boolean", _on("exec", "wire")),
     "file.unlinked": FieldType("boolean", _on("exec", "wire")),
+    "file.path": FieldType("path", _on("file")),
+    "file.place": FieldType("word", _on("file"), words=PLACES),
+    "file.content": FieldType("text", _on("file")),
     "ssh.forward": FieldType(
         "word",
         _on("exec"),
@@ -86,7 +95,11 @@ FIELDS: dict[str, FieldType] = {
     "remote.ip": FieldType("ip", _on("wire")),
     "remote.port": FieldType("whole", _on("wire"), limit="port"),
     "network.transport": FieldType("word", _on("connect", "listen"), words=("tcp", "udp", "icmp", "other")),
-    "event.action": FieldType("word", _on("connect", "listen"), words=("connect", "sendmsg", "bind", "listen")),
+    "event.action": FieldType(
+        "word",
+        _on("connect", "listen", "file"),
+        words=("connect", "sendmsg", "bind", "listen", "create", "write", "rename", "delete"),
+    ),
     "cgroup.path": FieldType("path", _ALL),
     "cpu.cores": FieldType("decimal", _on("cpu")),
     "cpu.kernel_share": FieldType("decimal", _on("cpu"), limit="share"),

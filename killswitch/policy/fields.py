@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, Fork, Listen, Wire
+from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, File, Fork, Listen, Wire
 
 Values = tuple[Any, ...]  # bytes, int, float, bool or str, as the field's kind says
 
@@ -22,6 +22,7 @@ EVENT_TYPES: Mapping[str, type] = {
     "connect": Connect,
     "listen": Listen,
     "wire": Wire,
+    "file": File,
     "cgroup_move": CgroupMove,
     "cpu": Cpu,
 }
@@ -57,7 +58,7 @@ def _on(name: str, *types: type) -> dict[type, Callable[[Any], Values]]:
     return dict.fromkeys(types, _attribute(name))
 
 
-_EVERY = (Exec, Fork, Exit, Connect, Listen, Wire, CgroupMove, Cpu)
+_EVERY = (Exec, Fork, Exit, Connect, Listen, Wire, File, CgroupMove, Cpu)
 
 FIELDS: Mapping[str, Field] = {
     "process.name": Field(
@@ -81,6 +82,9 @@ FIELDS: Mapping[str, Field] = {
     "process.args_truncated": Field(
         "flag", 1, "the arguments are longer than the window that the kernel reads", _on("truncated", Exec)
     ),
+    "file.path": Field("text", 3, "the file that was changed, as the process sees it", _on("path", File)),
+    "file.place": Field("text", 3, "what kind of place the file lies in", _on("place", File)),
+    "file.content": Field("text", 3, "the beginning of what the file holds then: up to 64 KiB", _on("content", File)),
     "ssh.forward": Field("derived", 1, "the forwardings that an OpenSSH client's options ask for", {}),
     "destination.ip": Field("ip", 3, "the address that is connected or sent to", _on("destination_ip", Connect)),
     "destination.port": Field("number", 3, "the port that is connected or sent to", _on("destination_port", Connect)),
@@ -98,8 +102,8 @@ FIELDS: Mapping[str, Field] = {
     "remote.port": Field("number", 3, "the port of the far side", _on("remote_port", Wire)),
     "network.transport": Field("text", 3, "tcp, udp, icmp or other", _on("transport", Connect, Listen)),
     "event.action": Field(
-        "text", 3, "what was done", _on("operation", Connect, Listen)
-        | {kind: (lambda _, name=name: (name,)) for name, kind in EVENT_TYPES.items() if kind not in (Connect, Listen)},
+        "text", 3, "what was done", _on("operation", Connect, Listen) | _on("action", File)
+        | {kind: (lambda _, name=name: (name,)) for name, kind in EVENT_TYPES.items() if kind not in (Connect, Listen, File)},
     ),
     "cgroup.path": Field("text", 3, "the cgroup that the process was moved to", _on("to_path", CgroupMove)),
     "cpu.cores": Field("number", 4, "CPUs kept busy, mean over the window", _on("cores", Cpu)),

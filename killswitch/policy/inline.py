@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from killswitch.errors import Problem
-from killswitch.events import CgroupMove, Connect, Cpu, Done, Event, Exec, Exit, Fork, Listen, Transport, Wire
+from killswitch.events import CgroupMove, Connect, Cpu, Done, Event, Exec, Exit, File, Fork, Listen, Transport, Wire
 from killswitch.policy.fields import PROGRAM
 from killswitch.policy.inode import os_inode
 from killswitch.policy.model import Policy
@@ -148,6 +148,14 @@ def _wire(given: dict[str, object]) -> Event:
     )  # fmt: skip
 
 
+def _changed(given: dict[str, object]) -> Event:
+    return File(
+        1, 1, _take_int(given, "process.pid", 4242), 1, _take_bytes(given, "file.path", "/etc/cron.d/x"),
+        str(given.pop("file.place", "cron")), str(given.pop("event.action", "write")),
+        _take_bytes(given, "file.content", ""),
+    )  # fmt: skip
+
+
 def _cgroup_move(given: dict[str, object]) -> Event:
     return CgroupMove(
         1, 1, _take_int(given, "process.pid", 4242), 1, 1, 2, 0, str(given.pop("cgroup.path", "/elsewhere"))
@@ -161,5 +169,6 @@ def _cpu(given: dict[str, object]) -> Event:
 
 _BUILDERS = {
     "exec": _exec, "fork": _fork, "exit": _exit, "connect": _connect, "listen": _listen, "wire": _wire,
+    "file": _changed,
     "cgroup_move": _cgroup_move, "cpu": _cpu,
 }  # fmt: skip
