@@ -58,6 +58,7 @@ class Core:
         self.compiled: Compiled | None = None
         self.engine: Engine | None = None
         self.policy_problem = ""  # why the last reload was refused, "" = it was not
+        self.unseen: dict[str, str] = {}  # kind of event that rules look at -> why none of it comes
         self.fatal = False
         self.on_fatal: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -8,6 +8,7 @@ no rule in force is ``on: file``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import stat
@@ -50,7 +51,6 @@ class Files:
         self._marking = asyncio.Lock()
         self._exploring = False
         self._numbers = HOST
-        self.problem = ""  # why no file event can come, "" = they can, or nobody asks for them
 
     # --- on and off --------------------------------------------------------------------------------------------------
 
@@ -61,20 +61,21 @@ class Files:
         self._content = any("file.content" in r.fields for r in rules)
         if rules and self._watch is None:
             self._open()
-        elif not rules and self._watch is not None:
+        elif not rules:
             self.close()
 
     def _open(self) -> None:
         try:
             self._watch = FileWatch()
         except KernelError as e:
-            self.problem = str(e)
+            self._core.unseen["file"] = str(e)
             log.error("rules on file cannot match: %s", e)
             return
-        self.problem = ""
+        self._core.unseen.pop("file", None)
         asyncio.get_running_loop().add_reader(self._watch.fileno(), self._readable)
-        self._roots[_root_of(os.getpid())] = HOST
-        self._roots[_root_of(1)] = HOST
+        for pid in (os.getpid(), 1):
+            with contextlib.suppress(OSError):
+                self._roots[_root_of(pid)] = HOST
         self._core.spawn(self._mark_host(), "mark the places of persistence")
 
     async def _mark_host(self) -> None:
@@ -82,8 +83,7 @@ class Files:
         if watch is None:
             return
         async with self._marking:
-            # Pid 1's view of the host: ours may lack what the unit hides. A test's root is its own.
-            base = "/proc/1/root" if config.host_root == Path("/") else str(config.host_root)
+            base = _host_base(config.host_root)
             await asyncio.to_thread(watch.add_root, HOST, base)
             for directory in (config.state_dir, config.runtime_dir, config.pin_dir, *config.policy_dirs):
                 await asyncio.to_thread(self._mark_own, watch, str(directory), "killswitch")
@@ -100,6 +100,7 @@ class Files:
 
     def close(self) -> None:
         watch, self._watch = self._watch, None
+        self._core.unseen.pop("file", None)
         if watch is None:
             return
         asyncio.get_running_loop().remove_reader(watch.fileno())
@@ -183,9 +184,9 @@ class Files:
         try:
             changes, fresh, lost = watch.read()
         except KernelError as e:
-            log.error("file events cannot be read: %s", e)
-            self.problem = str(e)
+            log.error("rules on file cannot match any more: %s", e)
             self.close()
+            self._core.unseen["file"] = str(e)
             return
         if lost:
             self._core.tell(Lost(time.monotonic_ns(), 0, "file_queue_full", 1))
@@ -289,6 +290,12 @@ def read_content(base: str, change: Change) -> bytes:
         finally:
             os.close(fd)
     return b""
+
+
+def _host_base(root: Path) -> str:
+    """Pid 1's view of the host where it may be had: ours may lack what the unit hides."""
+    base = f"/proc/1/root{root}".rstrip("/")
+    return base if os.access(base, os.R_OK | os.X_OK) else str(root)
 
 
 def _root_of(pid: int) -> tuple[str, str]:

@@ -129,7 +129,8 @@ class Queries:
             "ring": core.stuck.get("ring", ""),
             "ledger": core.stuck.get("ledger", "") or ("" if ledger.ok else ledger.detail),
             "control": core.stuck.get("control", ""),
-            "policy": core.policy_problem,
+            "policy": core.policy_problem
+            or "; ".join(f"rules on {kind} cannot match: {why}" for kind, why in core.unseen.items()),
             "dataplane": core.stuck.get("dataplane", ""),
         }
         fine = {

@@ -238,6 +238,20 @@ def _storage() -> str:
         return "made a cgroup storage map"
 
 
+@_trial("fanotify", "persistence: writes to cron, units, logins' keys and the like are seen, with who did it")
+def _fanotify() -> str:
+    from killswitch.kernel import fanotify
+
+    group = fanotify.Group()
+    try:
+        with _held(os.open("/etc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as etc:
+            fanotify.node_of(etc)
+            group.mark(etc, fanotify.CHANGES | fanotify.ON_CHILD)
+    finally:
+        group.close()
+    return "marked /etc, for files made, written and renamed in it"
+
+
 @_trial("raw_tp", "optional: tracepoints on kernels without BTF")
 def _raw_tp() -> str:
     with (
