@@ -243,6 +243,52 @@ struct flow {
 	u64 rx_dropped;
 };
 
+#define TRAFFIC_BURSTS 16 /* a power of two; the last of each direction are kept */
+
+/* Payload that went one way without a pause. */
+struct traffic_burst {
+	u64 began_ns; /* CLOCK_MONOTONIC */
+	u32 bytes;
+	u32 span_us;
+	u32 packets;
+	u32 padding;
+};
+
+struct traffic_way {
+	u64 bytes; /* of payload, each counted once */
+	u64 last_ns;
+	u32 next_seq; /* TCP: behind the last byte that was counted */
+	u32 bursts;   /* begun so far; number n lies at n modulo TRAFFIC_BURSTS */
+	u32 finished; /* TCP: its end was announced */
+	u32 padding;
+	struct traffic_burst burst[TRAFFIC_BURSTS];
+};
+
+/* A connection that a workload has made, TCP or UDP: by its socket's cookie. */
+struct traffic {
+	u64 workload;
+	u64 start_ticks; /* of the process that connected */
+	u64 began_ns;
+	u64 last_ns;
+	u8 local[16]; /* IPv4 in the first four */
+	u8 remote[16];
+	char comm[COMM_BYTES];
+	u32 pid;
+	u32 uid;
+	u16 local_port; /* host order; 0 = nothing was sent yet */
+	u16 remote_port;
+	u8 family;
+	u8 protocol;
+	u8 reset;
+	u8 padding[1];
+	struct traffic_way way[WIRE_DIRECTIONS];
+};
+
+/* When something last happened to any of them: user space looks no further while this stands still. */
+struct traffic_activity {
+	u64 last_ns;
+};
+
 struct losses {
 	u64 count[LOSS_REASONS];
 };

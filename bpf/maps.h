@@ -154,6 +154,31 @@ struct {
 	__type(value, struct wire_flow);
 } wire_flows SEC(".maps") __weak;
 
+/* Socket cookie -> what goes over a connection that a workload has made. Outlives the connection: the oldest make room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u64);
+	__type(value, struct traffic);
+} traffic SEC(".maps") __weak;
+
+/* What a new one begins as: too large for the stack. Never written. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct traffic);
+} traffic_blank SEC(".maps") __weak;
+
+/* One element, mapped by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct traffic_activity);
+} traffic_activity SEC(".maps") __weak;
+
 /* When a process last was reported sending to an address from an unconnected socket. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

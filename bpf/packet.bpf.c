@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Packets of watched workloads' sockets: counted, dropped both ways when severed, whatever the protocol, and their first
  * bytes judged. */
-#include "wire.h"
+#include "bursts.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -25,6 +25,7 @@ int on_egress(struct __sk_buff *skb)
 	}
 	f->tx_packets++;
 	f->tx_bytes += skb->len;
+	note_traffic(skb, WIRE_SENT);
 	return PASS;
 }
 
@@ -43,5 +44,6 @@ int on_ingress(struct __sk_buff *skb)
 	}
 	f->rx_packets++;
 	f->rx_bytes += skb->len;
+	note_traffic(skb, WIRE_RECEIVED);
 	return PASS;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Sockets of watched workloads: where they connect and send to, what they bind and listen on. Denied when severed. */
-#include "maker.h"
+#include "traffic.h"
 #include <bpf/bpf_endian.h>
 
 char LICENSE[] SEC("license") = "GPL";
@@ -81,6 +81,8 @@ static __always_inline int judge_address(struct bpf_sock_addr *ctx, u8 family, e
 	fill_socket(&e, w, operation == OPERATION_BIND ? EVENT_LISTEN : EVENT_CONNECT);
 	fill_address(&e, ctx, family);
 	e.operation = operation;
+	if (operation != OPERATION_BIND && !w->severed)
+		begin_traffic(ctx, &e);
 	if (operation == OPERATION_SENDMSG && seen_lately(&e))
 		count_loss(slot, LOST_SENDMSG_SUPPRESSED);
 	else
