@@ -34,6 +34,7 @@ from killswitch.events import (
     Exec,
     Exit,
     File,
+    Flow,
     Fork,
     Listen,
     Lost,
@@ -67,6 +68,7 @@ class Engine:
             Listen: self._listen,
             Wire: self._wire,
             File: self._file,
+            Flow: self._flow,
             CgroupMove: self._cgroup_move,
             Cpu: self._cpu,
         }
@@ -252,6 +254,13 @@ class Engine:
         rules = self._judge.matches(workload, event, process)
         return self._act(workload, replace(event, content=b""), process, rules).commands() if rules else []
 
+    def _flow(self, workload: Workload, event: Flow) -> list[Command]:
+        workload.traffic.feed(event)
+        if Flow not in self._judge.judges:
+            return []
+        more = self._judge.held_outside(workload, event)
+        return self._by_rules(workload, event, workload.processes.get(event.pid, event.start_ticks), more)
+
     def _by_rules(
         self, workload: Workload, event: Judged, process: Process | None, more: Mapping[str, object] = NOTHING
     ) -> list[Command]:
@@ -269,7 +278,9 @@ class Engine:
             return out
         process = workload.processes.get(pid, start)
         hashing = self._loads.hashing(event)
-        more = NOTHING if hashing is None else {"cpu.hashing": hashing}
+        more = self._judge.held_outside(workload, event)
+        if hashing is not None:
+            more = {**more, "cpu.hashing": hashing}
         rules = {(r.policy.name, r.rule.id): r for r in self._judge.matches(workload, event, process, more)}
         holding = [(key, r.rule.for_ns) for key, r in rules.items()]
         due = dict(workload.sustained((pid, start), holding, event.time_ns, event.window_ns))

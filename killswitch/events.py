@@ -190,6 +190,45 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class Burst:
+    """Payload that went one way over a connection, without a pause of 10 ms and without any the other way between."""
+
+    time_ns: int  # when it began
+    span_ns: int  # to its last packet; at most 100 ms
+    bytes: int
+    packets: int
+    sent: bool  # by the workload
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A connection that the workload has made (TCP or UDP), and what went over it since it was last told of.
+
+    Told about once a second, while something happens to it. Connections that the workload has accepted are not told of.
+    """
+
+    time_ns: int  # when it was read
+    workload: int
+    pid: int  # the process that connected
+    start_ticks: int
+    uid: int
+    comm: bytes
+    cookie: int  # the socket's; no other has it until the host reboots
+    transport: Transport
+    local_ip: str
+    local_port: int  # 0 = nothing was sent yet
+    remote_ip: str
+    remote_port: int
+    began_ns: int  # when it was connected
+    last_ns: int  # when payload last went over it
+    sent_bytes: int  # payload so far, each byte once
+    received_bytes: int
+    closed: bool  # both sides have said so, or one has reset it
+    missed: int  # bursts since last time that nobody saw: more came than are kept
+    bursts: tuple[Burst, ...]  # since last time, in the order in which they began
+
+
+@dataclass(frozen=True, slots=True)
 class CgroupMove:
     """A process was moved between cgroups; ``workload`` is the one that it left, or entered when it left none."""
 
@@ -304,6 +343,7 @@ Event = (
     | Listen
     | Wire
     | File
+    | Flow
     | CgroupMove
     | CgroupCreated
     | CgroupRemoved

@@ -27,6 +27,7 @@ KINDS = (
     "listen",
     "wire",
     "file",
+    "flow",
     "cgroup_move",
     "cgroup_created",
     "cgroup_removed",

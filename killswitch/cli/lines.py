@@ -22,6 +22,7 @@ from killswitch.events import (
     Exec,
     Exit,
     File,
+    Flow,
     Fork,
     Listen,
     Lost,
@@ -111,6 +112,12 @@ def _wire(e: Wire) -> str:
     return f"{_who(e)} ({printable(e.comm)}) {e.transport} {where}: {printable(opening)}{act}"
 
 
+def _flow(e: Flow) -> str:
+    ends = f"{_address(e.local_ip, e.local_port)} to {_address(e.remote_ip, e.remote_port)}"
+    ended = ", closed" if e.closed else ""
+    return f"{_who(e)} ({printable(e.comm)}) {e.transport} {ends}: {e.sent_bytes} B out, {e.received_bytes} B in{ended}"
+
+
 def _exit(e: Exit) -> str:
     status, number = e.exit_code >> 8 & 0xFF, e.exit_code & 0x7F
     return f"{_who(e)} killed by signal {number}" if number else f"{_who(e)} status {status}"
@@ -137,6 +144,7 @@ _EVENTS: dict[type, tuple[str, Callable[[Any], str]]] = {
     Listen: ("listen", _listen),
     Wire: ("wire", _wire),
     File: ("file", lambda e: f"{_who(e)} {e.action} {printable(e.path)} ({printable(e.place)})"),
+    Flow: ("flow", _flow),
     CgroupMove: ("cgroup_move", _move),
     CgroupCreated: ("cgroup", lambda e: f"made {printable(e.path)}"),
     CgroupRemoved: ("cgroup", lambda e: f"removed {printable(e.path)}"),

@@ -233,6 +233,7 @@ def _derive(cls: type, message: type[Message]) -> list[tuple[str, Put, Get]]:
 _EVENTS: tuple[type, ...] = typing.get_args(events.Event)
 _PAIRS: dict[type, type[Message]] = {
     **{cls: getattr(event_pb2, cls.__name__) for cls in _EVENTS},
+    events.Burst: event_pb2.Burst,
     events.CodeBlock: event_pb2.CodeBlock,
     commands.Containment: types_pb2.Containment,
     commands.Finding: types_pb2.Finding,

@@ -233,6 +233,8 @@ class Reactor:
         now = time.monotonic_ns()
         for lost in core.plane.losses():
             self.handle(lost)
+        for flow in core.plane.traffic():  # before the CPU's windows, whose rules may ask for it
+            self.handle(flow)
         for cpu in core.plane.cpu_window():
             self.handle(cpu)
         self.handle(Tick(now))

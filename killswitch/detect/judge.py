@@ -9,14 +9,15 @@ from killswitch.commands import Mode
 from killswitch.detect.fields import extra_fields, wanted_fields
 from killswitch.detect.processes import Process
 from killswitch.detect.reach import FANOUT
+from killswitch.detect.traffic import OUTSIDE
 from killswitch.detect.workload import Workload
-from killswitch.events import CgroupMove, Connect, Cpu, Exec, Exit, File, Fork, Listen, Wire
+from killswitch.events import CgroupMove, Connect, Cpu, Exec, Exit, File, Flow, Fork, Listen, Wire
 from killswitch.policy.compiled import Compiled, CompiledRule
 from killswitch.policy.fields import EVENT_TYPES
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
-Judged = Exec | Fork | Exit | Connect | Listen | Wire | File | CgroupMove | Cpu
+Judged = Exec | Fork | Exit | Connect | Listen | Wire | File | Flow | CgroupMove | Cpu
 
 
 class Judge:
@@ -26,6 +27,7 @@ class Judge:
         self.compiled = compiled
         self.judges = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules)  # events that some rule looks at
         self.reaching = any(r.fields.intersection(FANOUT) for r in compiled.rules)
+        self._outside = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules if r.fields.intersection(OUTSIDE))
         self.hashing = mask(
             r.policy_index for r in compiled.rules if "cpu.hashing" in r.fields
         )  # policies that ask for it
@@ -43,6 +45,12 @@ class Judge:
         if wanted is not None:
             more = {**extra_fields(wanted, event, process, workload.cgroup), **more}
         return self.compiled.matches(event, workload.policies, more)
+
+    def held_outside(self, workload: Workload, event: Flow | Cpu) -> Mapping[str, object]:
+        """What the workload holds of connections to the outside, where some rule asks for it."""
+        if type(event) not in self._outside:
+            return NOTHING
+        return dict(zip(OUTSIDE, workload.traffic.outside(event.time_ns), strict=True))
 
     def mode(self, workload: Workload) -> Mode:
         """Of a built-in finding: that of the strictest policy which watches the workload."""

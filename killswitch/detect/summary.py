@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from killswitch.detect.processes import Process
-from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, File, Fork, Listen, Lost, Wire, text
+from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, File, Flow, Fork, Listen, Lost, Wire, text
 
 MAX_TEXT = 160  # characters of what a workload wrote
 UNKNOWN = "?"
@@ -83,6 +83,11 @@ def summarise(event: Event, process: Process | None, *, reasons: str = "", held_
                 event.action, "changed"
             )
             return f"{lineage(process, event.pid)} {verb} {printable(event.path)} ({event.place})"
+        case Flow():
+            who = lineage(process, event.pid, name=event.comm)
+            where = _address(event.remote_ip, event.remote_port)
+            told = f"{who} holds a connection to {where} ({event.transport}), {event.sent_bytes} bytes sent and"
+            return f"{told} {event.received_bytes} received" + (f": {reasons}" if reasons else "")
         case Cpu():
             told = f"{lineage(process, event.pid)} keeps {event.cores:.2f} CPUs busy"
             told += f" for {held_ns / 1e9:.0f} s" if held_ns else ""

@@ -9,6 +9,7 @@ from killswitch.detect.folding import Folder
 from killswitch.detect.processes import ProcessTable
 from killswitch.detect.reach import Reach
 from killswitch.detect.sustained import Sustained
+from killswitch.detect.traffic import Traffic
 
 MAX_WATCHED = 1024  # processes of one workload for which a ``for:`` is running
 
@@ -27,6 +28,7 @@ class Workload:
         self.processes = ProcessTable()
         self.folder = Folder()
         self.reach = Reach()
+        self.traffic = Traffic()
         self._sustained: dict[tuple[int, int], dict[RuleKey, Sustained]] = {}
 
     def sustained(
@@ -64,6 +66,7 @@ class Workload:
 
     def prune(self, before_ns: int) -> None:
         """Drop what has had no window since then: an exit may have been lost."""
+        self.traffic.prune(before_ns)
         for process, states in list(self._sustained.items()):
             if all(state.last_ns < before_ns for state in states.values()):
                 del self._sustained[process]

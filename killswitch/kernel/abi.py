@@ -162,6 +162,42 @@ PROCESS_BITS = Layout((("bits", "32s"), ("start_ticks", "Q"), ("generation", "I"
 FLOW = Layout(
     tuple((name, "Q") for name in ("tx_packets", "tx_bytes", "tx_dropped", "rx_packets", "rx_bytes", "rx_dropped"))
 )
+TRAFFIC_BURSTS = 16  # kept of each direction of a connection
+TRAFFIC_BURST = Layout(
+    (("began_ns", "Q"), ("bytes", "I"), ("span_us", "I"), ("packets", "I"), ("padding", "4x"))
+)  # fmt: skip
+TRAFFIC_WAY = Layout(
+    (
+        ("bytes", "Q"),
+        ("last_ns", "Q"),
+        ("next_seq", "I"),
+        ("bursts", "I"),
+        ("finished", "I"),
+        ("padding", "4x"),
+        ("burst", f"{TRAFFIC_BURSTS * TRAFFIC_BURST.size}s"),
+    )
+)
+TRAFFIC = Layout(
+    (
+        ("workload", "Q"),
+        ("start_ticks", "Q"),
+        ("began_ns", "Q"),
+        ("last_ns", "Q"),
+        ("local", "16s"),
+        ("remote", "16s"),
+        ("comm", "16s"),
+        ("pid", "I"),
+        ("uid", "I"),
+        ("local_port", "H"),
+        ("remote_port", "H"),
+        ("family", "B"),
+        ("protocol", "B"),
+        ("reset", "B"),
+        ("padding", "1x"),
+        ("way", f"{Direction.DIRECTIONS * TRAFFIC_WAY.size}s"),
+    )
+)
+TRAFFIC_ACTIVITY = Layout((("last_ns", "Q"),))
 LOSSES = Layout((("count", f"{len(LossReason)}Q"),))
 DFA_ROW = Layout((("next", "512s"),))
 PREDICATE_SET = Layout((("word", "32s"),))
@@ -216,6 +252,10 @@ STRUCTS: dict[str, Layout] = {
     "process_place": PROCESS_PLACE,
     "process_bits": PROCESS_BITS,
     "flow": FLOW,
+    "traffic_burst": TRAFFIC_BURST,
+    "traffic_way": TRAFFIC_WAY,
+    "traffic": TRAFFIC,
+    "traffic_activity": TRAFFIC_ACTIVITY,
     "losses": LOSSES,
     "dfa_row": DFA_ROW,
     "predicate_set": PREDICATE_SET,

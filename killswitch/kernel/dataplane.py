@@ -17,7 +17,7 @@ from pathlib import Path
 
 from killswitch.commands import Containment, KernelTables
 from killswitch.errors import Gone, KernelError
-from killswitch.events import CgroupRemoved, Cpu, Event, Lost
+from killswitch.events import CgroupRemoved, Cpu, Event, Flow, Lost
 from killswitch.kernel import abi, attach, census, loader, pins, syscalls, upgrade
 from killswitch.kernel.census import Census
 from killswitch.kernel.cpu import Sampler, Windows
@@ -26,6 +26,7 @@ from killswitch.kernel.mounts import ensure_bpffs
 from killswitch.kernel.ring import Ring
 from killswitch.kernel.slots import Slots
 from killswitch.kernel.tables import Tables
+from killswitch.kernel.traffic import Traffic
 
 log = logging.getLogger("killswitch.dataplane")
 
@@ -63,6 +64,7 @@ class DataPlane:
         self._tables = Tables(loaded.maps, loaded.mapped("control"))
         self._losses = Losses(loaded)
         self._windows = Windows(loaded.maps["cpu_samples"], loaded.maps["cpu_hot"])
+        self._traffic = Traffic(loaded.maps["traffic"], loaded.mapped("traffic_activity"))
         self._exec_ring, self._flow_ring = (Ring(name, fd) for name, fd in loaded.rings.items())
         self._poll = select.epoll()
         for fd in loaded.rings.values():
@@ -186,6 +188,11 @@ class DataPlane:
     def cpu_window(self) -> list[Cpu]:
         """CPU use of watched processes since the last call."""
         return self._windows.take()
+
+    def traffic(self) -> list[Flow]:
+        """Connections of watched workloads over which something went since the last call, and what; those to the host
+        itself first. Costs nothing while nothing happens."""
+        return self._traffic.take()
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from killswitch.kernel.maps import Map, Mapped, Percpu
 from killswitch.kernel.tables import MAPS as TABLE_MAPS
 
 MAPPED = ("workloads", "control", "losses_told")
+TRAFFIC = ("traffic", "traffic_activity")  # a generation from before there were any is taken over without
 PERCPU = ("flows", "losses")
 RINGS = ("exec_ring", "flow_ring")
 PLAIN = ("workload_by_cgroup", "cgroup_slot", "processes", "process_bits", "cpu_samples", "cpu_hot", *TABLE_MAPS)
@@ -42,6 +43,9 @@ class Loaded:
                 self.maps[name] = Percpu(name, self._fd(name))
             for name in PLAIN:
                 self.maps[name] = Map(name, self._fd(name))
+            if all((generation.maps / name).exists() for name in TRAFFIC):
+                self.maps["traffic"] = Map("traffic", self._fd("traffic"))
+                self.maps["traffic_activity"] = Mapped("traffic_activity", self._fd("traffic_activity"))
             for name in RINGS:
                 self.rings[name] = self._fd(name)
         except BaseException:
@@ -79,7 +83,7 @@ def load(obj: Path, generation: pins.Generation) -> Loaded:
     generation.create()
     with libbpf.loaded(obj) as loaded:
         maps, programs = dict(loaded.maps()), dict(loaded.programs())
-        needed = {*MAPPED, *PERCPU, *RINGS, *PLAIN, *attach.TRACING, *attach.CGROUP}
+        needed = {*MAPPED, *PERCPU, *RINGS, *PLAIN, *TRAFFIC, *attach.TRACING, *attach.CGROUP}
         if missing := sorted(needed - maps.keys() - programs.keys()):
             hint = f"it is no data plane of this release, for it has no {missing[0]}; {refusal.REBUILD}"
             raise KernelError(f"load the BPF object {obj}", errno.ENOEXEC, hint)

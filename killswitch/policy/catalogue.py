@@ -47,7 +47,7 @@ def allowed_modifiers(name: str) -> tuple[str, ...]:
     return _MODIFIERS[FIELDS[name].kind]
 
 
-_ALL = frozenset({"exec", "fork", "exit", "connect", "listen", "wire", "file", "cgroup_move", "cpu"})
+_ALL = frozenset({"exec", "fork", "exit", "connect", "listen", "wire", "file", "flow", "cgroup_move", "cpu"})
 
 
 def _on(*events: str) -> frozenset[str]:
@@ -69,7 +69,7 @@ FIELDS: dict[str, FieldType] = {
     "process.args_truncated": FieldType("boolean", _ALL),
     "process.parent.name": FieldType("name", _ALL),
     "process.pid": FieldType("whole", _ALL),
-    "user.id": FieldType("whole", _on("exec", "connect", "listen", "wire")),
+    "user.id": FieldType("whole", _on("exec", "connect", "listen", "wire", "flow")),
     "group.id": FieldType("whole", _on("exec")),
     "file.inode_of": FieldType("file", _on("exec", "wire"), many=True),
     "file.memfd": FieldType("boolean", _on("exec", "wire")),
@@ -92,9 +92,11 @@ FIELDS: dict[str, FieldType] = {
     "network.fanout.ports": FieldType("whole", _on("connect")),
     "wire.sent": FieldType("opening", _on("wire")),
     "wire.received": FieldType("opening", _on("wire")),
-    "remote.ip": FieldType("ip", _on("wire")),
-    "remote.port": FieldType("whole", _on("wire"), limit="port"),
-    "network.transport": FieldType("word", _on("connect", "listen"), words=("tcp", "udp", "icmp", "other")),
+    "network.outside.flows": FieldType("whole", _on("cpu", "flow")),
+    "network.outside.age": FieldType("decimal", _on("cpu", "flow")),
+    "remote.ip": FieldType("ip", _on("wire", "flow")),
+    "remote.port": FieldType("whole", _on("wire", "flow"), limit="port"),
+    "network.transport": FieldType("word", _on("connect", "listen", "flow"), words=("tcp", "udp", "icmp", "other")),
     "event.action": FieldType(
         "word",
         _on("connect", "listen", "file"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, File, Fork, Listen, Wire
+from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, File, Flow, Fork, Listen, Wire
 
 Values = tuple[Any, ...]  # bytes, int, float, bool or str, as the field's kind says
 
@@ -58,7 +58,7 @@ def _on(name: str, *types: type) -> dict[type, Callable[[Any], Values]]:
     return dict.fromkeys(types, _attribute(name))
 
 
-_EVERY = (Exec, Fork, Exit, Connect, Listen, Wire, File, CgroupMove, Cpu)
+_EVERY = (Exec, Fork, Exit, Connect, Listen, Wire, File, Flow, CgroupMove, Cpu)
 
 FIELDS: Mapping[str, Field] = {
     "process.name": Field(
@@ -74,7 +74,7 @@ FIELDS: Mapping[str, Field] = {
     ),
     "process.parent.name": Field("text", 1, "basename of the parent's executable", _on("parent_name", Exec)),
     "process.pid": Field("number", 3, "the process's id", _on("pid", *_EVERY)),
-    "user.id": Field("number", 3, "the process's user id", _on("uid", Exec, Connect, Listen, Wire)),
+    "user.id": Field("number", 3, "the process's user id", _on("uid", Exec, Connect, Listen, Wire, Flow)),
     "group.id": Field("number", 3, "the process's group id", _on("gid", Exec)),
     "file.inode_of": Field("derived", 1, "the executable is the same file as one of these, whatever it is called", {}),
     "file.memfd": Field("flag", 1, "the executable is a memfd, a file in memory without a name", _on("memfd", Exec)),
@@ -92,15 +92,19 @@ FIELDS: Mapping[str, Field] = {
     "source.port": Field("number", 3, "the port that is bound", _on("source_port", Listen)),
     "network.fanout.hosts": Field("number", 4, "internal hosts that the workload tried at this port in the last 10 s", {}),
     "network.fanout.ports": Field("number", 4, "ports that the workload tried at this internal host in the last 10 s", {}),
+    "network.outside.flows": Field("number", 4, "connections to the outside that the workload has made and holds", {}),
+    "network.outside.age": Field(
+        "number", 4, "seconds that the workload has held its oldest quiet connection to the outside; 0 = it holds none", {}
+    ),
     "wire.sent": Field(
         "text", 2, "what the workload sent first on a TCP connection: up to 1,024 bytes or a NUL", _on("sent", Wire)
     ),
     "wire.received": Field(
         "text", 2, "what it received first on a TCP connection: up to 1,024 bytes or a NUL", _on("received", Wire)
     ),
-    "remote.ip": Field("ip", 3, "the address of the far side", _on("remote_ip", Wire)),
-    "remote.port": Field("number", 3, "the port of the far side", _on("remote_port", Wire)),
-    "network.transport": Field("text", 3, "tcp, udp, icmp or other", _on("transport", Connect, Listen)),
+    "remote.ip": Field("ip", 3, "the address of the far side", _on("remote_ip", Wire, Flow)),
+    "remote.port": Field("number", 3, "the port of the far side", _on("remote_port", Wire, Flow)),
+    "network.transport": Field("text", 3, "tcp, udp, icmp or other", _on("transport", Connect, Listen, Flow)),
     "event.action": Field(
         "text", 3, "what was done", _on("operation", Connect, Listen) | _on("action", File)
         | {kind: (lambda _, name=name: (name,)) for name, kind in EVENT_TYPES.items() if kind not in (Connect, Listen, File)},

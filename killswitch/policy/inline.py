@@ -10,7 +10,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from killswitch.errors import Problem
-from killswitch.events import CgroupMove, Connect, Cpu, Done, Event, Exec, Exit, File, Fork, Listen, Transport, Wire
+from killswitch.events import (
+    CgroupMove,
+    Connect,
+    Cpu,
+    Done,
+    Event,
+    Exec,
+    Exit,
+    File,
+    Flow,
+    Fork,
+    Listen,
+    Transport,
+    Wire,
+)
 from killswitch.policy.fields import PROGRAM
 from killswitch.policy.inode import os_inode
 from killswitch.policy.model import Policy
@@ -156,6 +170,14 @@ def _changed(given: dict[str, object]) -> Event:
     )  # fmt: skip
 
 
+def _flow(given: dict[str, object]) -> Event:
+    return Flow(
+        1, 1, _take_int(given, "process.pid", 4242), 1, _take_int(given, "user.id", 1000), _comm(given), 1,
+        Transport(str(given.pop("network.transport", "tcp"))), "192.0.2.9", 40000,
+        str(given.pop("remote.ip", "192.0.2.1")), _take_int(given, "remote.port", 443), 1, 1, 0, 0, False, 0, (),
+    )  # fmt: skip
+
+
 def _cgroup_move(given: dict[str, object]) -> Event:
     return CgroupMove(
         1, 1, _take_int(given, "process.pid", 4242), 1, 1, 2, 0, str(given.pop("cgroup.path", "/elsewhere"))
@@ -169,6 +191,5 @@ def _cpu(given: dict[str, object]) -> Event:
 
 _BUILDERS = {
     "exec": _exec, "fork": _fork, "exit": _exit, "connect": _connect, "listen": _listen, "wire": _wire,
-    "file": _changed,
-    "cgroup_move": _cgroup_move, "cpu": _cpu,
+    "file": _changed, "flow": _flow, "cgroup_move": _cgroup_move, "cpu": _cpu,
 }  # fmt: skip
