@@ -23,6 +23,7 @@ EVENT_TYPES: Mapping[str, type] = {
     "listen": Listen,
     "wire": Wire,
     "file": File,
+    "flow": Flow,
     "cgroup_move": CgroupMove,
     "cpu": Cpu,
 }
