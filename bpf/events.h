@@ -18,6 +18,7 @@
 #define MAX_INODES 1024
 #define WIRE_WINDOW 1024 /* bytes of a flow, each way, that are read and judged */
 #define WIRE_KEPT 128    /* of which so many are kept to be shown */
+#define CODE_BYTES 64    /* of code that are kept of each sampled address: about a dozen instructions */
 #define NS_PER_TICK 10000000 /* USER_HZ is 100 on every architecture that we run on */
 
 enum event_kind {
@@ -352,6 +353,9 @@ struct cpu_value {
 	u64 workload;
 	u64 samples;
 	u64 kernel_samples;
+	u64 program;       /* inode number of the executable */
+	u64 read_bytes;    /* what the process has read so far, by whatever call, and written */
+	u64 written_bytes;
 };
 
 struct hot_key {
@@ -359,6 +363,14 @@ struct hot_key {
 	u64 address;
 	u32 pid;
 	u32 padding;
+};
+
+/* The code is that of the first sample at this address: what ran, even if it is gone or rewritten a moment later. */
+struct hot_value {
+	u64 samples;
+	u8 code_len; /* 0 = could not be read then */
+	u8 padding[7];
+	u8 code[CODE_BYTES];
 };
 
 /* Records of the census, which are read and not sent. */

@@ -195,12 +195,12 @@ struct {
 	__type(value, struct cpu_value);
 } cpu_samples SEC(".maps") __weak;
 
-/* The same, by user-space address. */
+/* The same, by user-space address, with the code that ran there. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct hot_key);
-	__type(value, u64);
+	__type(value, struct hot_value);
 } cpu_hot SEC(".maps") __weak;
 
 #endif

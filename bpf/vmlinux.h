@@ -90,10 +90,22 @@ typedef struct {
 	int counter;
 } atomic_t;
 
+struct list_head {
+	struct list_head *next;
+};
+
+/* What a thread has read and written, by whatever call. Empty where the kernel does not count (TASK_XACCT). */
+struct task_io_accounting {
+	u64 rchar;
+	u64 wchar;
+};
+
 struct signal_struct {
 	atomic_t live;
 	int group_exit_code;
 	unsigned int flags;
+	struct list_head thread_head;
+	struct task_io_accounting ioac; /* of threads that have ended */
 };
 
 typedef struct {
@@ -130,6 +142,8 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct mm_struct *mm;
 	struct signal_struct *signal;
+	struct list_head thread_node;
+	struct task_io_accounting ioac;
 	struct css_set *cgroups;
 	struct nsproxy *nsproxy;
 	const struct cred *cred;

@@ -145,6 +145,8 @@ class ReadCode:
     pid: int
     start_ticks: int
     hot: tuple[tuple[int, int], ...]  # (address, samples)
+    code: tuple[bytes, ...] = ()  # what was seen at each of them when it was sampled; b"" = to be read now
+    data: tuple[int, ...] = ()  # addresses of data that this code uses
 
 
 Command = RecordFinding | Contain | KillProcess | ReadCode

@@ -19,7 +19,7 @@ from killswitch.detect.builtin import EARLIER_POLICY, EVENTS_LOST, LEFT_CGROUP, 
 from killswitch.detect.fields import program_of
 from killswitch.detect.folding import Folder
 from killswitch.detect.judge import NOTHING, Judge, Judged, mask
-from killswitch.detect.load import LoadTable
+from killswitch.detect.load import HASHING, LoadTable, asks_of_whole
 from killswitch.detect.processes import Process
 from killswitch.detect.reach import FANOUT
 from killswitch.detect.summary import summarise
@@ -159,7 +159,7 @@ class Engine:
         return None
 
     def wants_hot(self, workload: int | None = None) -> bool:
-        """Whether a loaded rule asks for ``cpu.hashing`` (in this workload): if not, no hot addresses are needed."""
+        """Whether a loaded rule asks what the code is that runs (in this workload): if not, no hot addresses are needed."""
         if workload is None:
             return bool(self._judge.hashing)
         known = self._workloads.get(workload)
@@ -271,21 +271,38 @@ class Engine:
     def _cpu(self, workload: Workload, event: Cpu) -> list[Command]:
         pid, start = event.pid, event.start_ticks
         out: list[Command] = []
-        hot = self._loads.cpu(event, wanted=bool(self._judge.hashing & workload.policies))
-        if hot:
-            out.append(ReadCode(workload.id, pid, start, hot))
-        if type(event) not in self._judge.judges:
+        request = self._loads.cpu(event, wanted=bool(self._judge.hashing & workload.policies))
+        if request:
+            out.append(ReadCode(workload.id, pid, start, request.hot, request.code, request.data))
+        if Cpu not in self._judge.judges:
             return out
-        process = workload.processes.get(pid, start)
-        hashing = self._loads.hashing(event)
-        more = self._judge.held_outside(workload, event)
-        if hashing is not None:
-            more = {**more, "cpu.hashing": hashing}
-        rules = {(r.policy.name, r.rule.id): r for r in self._judge.matches(workload, event, process, more)}
+        more = {**self._judge.held_outside(workload, event), **self._loads.fields(event)}
+        return self._judge_load(workload, event, workload.processes.get(pid, start), more) + out
+
+    def _judge_load(
+        self, workload: Workload, event: Cpu, process: Process | None, more: Mapping[str, object]
+    ) -> list[Command]:
+        """Rules on ``cpu``: of one process, or (``pid`` 0) those that ask only about the workload as a whole."""
+        pid, start = event.pid, event.start_ticks
+        matches = self._judge.matches(workload, event, process, more)
+        rules = {(r.policy.name, r.rule.id): r for r in matches if asks_of_whole(r) is (pid == 0)}
         holding = [(key, r.rule.for_ns) for key, r in rules.items()]
         due = dict(workload.sustained((pid, start), holding, event.time_ns, event.window_ns))
-        if due:
-            return self._act(workload, event, process, [rules[key] for key in due], due).commands() + out
+        if not due:
+            return []
+        seen = replace(event, code=())  # what ran is judged, and not kept
+        return self._act(workload, seen, process, [rules[key] for key in due], due).commands()
+
+    def _whole_workloads(self, now: int) -> list[Command]:
+        """Once a window: what all processes of each workload did in it, together."""
+        out: list[Command] = []
+        for number, pool in self._loads.pools().items():
+            workload = self._workloads.get(number)
+            window = pool.close_window(now)
+            if workload is not None and window and Cpu in self._judge.judges:
+                whole = Cpu(now, number, 0, 0, window, pool.cores, pool.kernel_share, ())
+                more = {**self._judge.held_outside(workload, whole), **pool.fields(now)}
+                out += self._judge_load(workload, whole, None, more)
         return out
 
     def _code(self, event: Code) -> list[Command]:
@@ -304,8 +321,8 @@ class Engine:
         pid, start = event.pid, event.start_ticks
         answer = Answer(workload, self.open_incident(workload.id), event)
         for match in rules:
-            hashes = type(event) is Cpu and "cpu.hashing" in match.fields
-            reasons = self._loads.reasons(pid, start) if hashes else ""
+            hashes = type(event) is Cpu and not HASHING.isdisjoint(match.fields)
+            reasons = self._loads.reasons(event.workload, pid, start, event.time_ns) if hashes else ""
             held = held_ns.get((match.policy.name, match.rule.id), 0)
             finding = finding_of(match, event, summarise(event, process, reasons=reasons, held_ns=held))
             answer.add(finding, hot=self._loads.hot(pid, start) if hashes else ())
@@ -340,6 +357,7 @@ class Engine:
             return []
         for process in workload.processes:
             self._loads.forget(process.pid, process.start_ticks)
+        self._loads.forget_workload(event.workload)
         return self._flush(workload, event.time_ns, all_of_them=True)
 
     def _released(self, event: Released) -> list[Command]:
@@ -351,7 +369,7 @@ class Engine:
         return out
 
     def _tick(self, event: Tick) -> list[Command]:
-        out: list[Command] = []
+        out = self._whole_workloads(event.time_ns)
         for workload in self._workloads.values():
             out += self._flush(workload, event.time_ns)
         out += [RecordFinding("", f) for f in self._nobody.flush(event.time_ns)]

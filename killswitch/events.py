@@ -268,6 +268,11 @@ class Cpu:
     cores: float  # CPUs kept busy, mean over the window
     kernel_share: float  # of the samples, 0..1
     hot: tuple[tuple[int, int], ...]  # (user-space address, samples), hottest first
+    code: tuple[bytes, ...] = ()  # what lay at each of ``hot`` when it was sampled, up to 64 bytes; b"" = not known
+    program: int = 0  # inode number of the executable, 0 = not known
+    read_bytes: int = 0  # what the process has read so far, by whatever call, and written
+    written_bytes: int = 0
+    machine: str = ""  # whose code it is, as platform.machine() names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +280,41 @@ class CodeBlock:
     address: int
     samples: int
     code: bytes  # what lies there, up to 64 bytes
-    mapping: str  # the mapping's name in /proc/PID/maps, "" = anonymous
+    mapping: str  # the mapping's name in /proc/PID/maps, "" = anonymous, "?" = not looked up
+
+    @property
+    def anonymous(self) -> bool:
+        """No file backs it: it was made at run time."""
+        return not self.mapping or self.mapping.startswith(
+            ("//anon", "/memfd:", "anon_inode:", "[heap]", "[anon", "[stack")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Something that a process can take data from: a descriptor that is open for reading, or a file that it has mapped."""
+
+    kind: str  # file, mapped, pipe, socket, zero (/dev/zero and its like) or device
+    inode: int
+    size: int  # of a file, bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What else is to be told of a busy process: what it takes in, and how it has set itself up."""
+
+    written_bytes: int = 0  # wchar of /proc/PID/io
+    storage_bytes: int = 0  # read_bytes of /proc/PID/io: what was fetched from disk for it, also through mappings
+    network_bytes: int = 0  # of the whole workload, both ways
+    faults: int = 0  # page faults so far
+    file_resident_bytes: int = 0  # of mapped files
+    sources: tuple[Source, ...] = ()
+    discards: bool = False  # has /dev/null open for writing
+    threads: int = 0
+    nice: int = 0
+    huge_bytes: int = 0  # in huge pages: transparent ones and hugetlbfs's
+    executable_anonymous_bytes: int = 0  # executable memory without a file
+    open_msr: bool = False  # has a CPU's model-specific registers open
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +330,8 @@ class Code:
     read_bytes: int  # rchar of /proc/PID/io: what it has consumed so far
     read_calls: int  # syscr
     cpu_ns: int  # CPU time that it has used so far
+    data: tuple[bytes, ...] = ()  # what lies where the code refers to (``ReadCode.data``), and behind the code
+    surroundings: Surroundings = Surroundings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,6 +235,8 @@ _PAIRS: dict[type, type[Message]] = {
     **{cls: getattr(event_pb2, cls.__name__) for cls in _EVENTS},
     events.Burst: event_pb2.Burst,
     events.CodeBlock: event_pb2.CodeBlock,
+    events.Source: event_pb2.Source,
+    events.Surroundings: event_pb2.Surroundings,
     commands.Containment: types_pb2.Containment,
     commands.Finding: types_pb2.Finding,
     commands.Receipt: types_pb2.Receipt,

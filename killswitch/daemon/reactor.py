@@ -40,7 +40,7 @@ from killswitch.events import (
     WorkloadAdded,
     WorkloadRemoved,
 )
-from killswitch.kernel import procfs
+from killswitch.kernel import codereader, procfs
 
 log = logging.getLogger("killswitch.reactor")
 
@@ -217,13 +217,14 @@ class Reactor:
 
     async def _read_code(self, command: ReadCode) -> None:
         try:
-            code = await asyncio.to_thread(
-                procfs.read_code, command.workload, command.pid, command.start_ticks, command.hot
-            )
+            asked = command.workload, command.pid, command.start_ticks, command.hot, command.code, command.data
+            code = await asyncio.to_thread(codereader.read_code, *asked)
+            flows = self._core.plane.flows(command.workload)
         except KernelError as e:
             log.debug("code of process %d not read: %s", command.pid, e)
             return
-        self.handle(code)
+        around = replace(code.surroundings, network_bytes=flows.tx_bytes + flows.rx_bytes)
+        self.handle(replace(code, surroundings=around))
 
     # --- time ---
 

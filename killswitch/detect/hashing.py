@@ -14,23 +14,43 @@ bitslice   whole vector registers xored, anded and ored, nothing added or shuffl
 virtual    code made at run time that mixes packed doubles, wide multiplications, xor and rotation: RandomX's programs
 ========== ===========================================================================================================
 
-The score is that of the best shape, less what speaks against it: floating point, time spent in the kernel, and above all
-*input*. A checksum, a backup or TLS reads as many bytes as it hashes; proof-of-work reads next to nothing.
+The score is that of the best shape, less what speaks against it: floating point, time spent in the kernel, rotations by
+just the amounts of a hash table's or a random number generator's function, and above all *input*. A checksum, a backup or
+TLS moves as many bytes as it hashes; proof-of-work next to none. Signs that go with mining (round constants, huge pages,
+code made at run time, a CPU's own registers open) raise a score that is there; they make none.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from killswitch.detect import constants
+from killswitch.detect.intake import intake
 from killswitch.detect.mix import Mix, measure
-from killswitch.events import Code
+from killswitch.events import Code, Surroundings
 
 MB = 1_000_000
-# Bytes read for each second of CPU time. The checksums in use consume more than 100 MB in it; a miner a few KB, and a
+# Bytes moved for each second of CPU time. The checksums in use consume more than 100 MB in it; a miner a few KB, and a
 # cracker that works from files some MB.
 INPUT_NONE = 16 * MB
 INPUT_ALL = 80 * MB
-MIN_CPU_NS = 100_000_000  # less CPU time between two readings gives no rate
+SIGNS_FROM = 0.25  # a score below this is not raised by any sign
+SUSPECT = 0.2  # a mix below this needs no second look
+HUGE = 2 << 20  # bytes: one huge page
+
+# (width, bits to the left) of functions that hash tables and simulations use, none of them a proof of work but in a few
+# (Cuckoo Cycle has SipHash). A miner's hash cannot keep to them: its own amounts are what it is.
+TABLES: dict[str, frozenset[tuple[int, int]]] = {
+    "SipHash": frozenset({(64, 13), (64, 16), (64, 17), (64, 21), (64, 32), (64, 51)}),
+    "xxHash or Murmur": frozenset(
+        {(64, n) for n in (31, 27, 23, 7, 1, 12, 18, 11, 33)} | {(32, n) for n in (13, 17, 15, 7, 12, 18, 1, 19, 16)}
+    ),
+    "xoroshiro or xoshiro": frozenset(
+        {(64, n) for n in (24, 37, 16, 55, 14, 36, 49, 28, 21, 45, 7, 17, 23)} | {(32, n) for n in (26, 13, 9, 11, 7)}
+    ),
+}
+TABLE_SHARE = 0.95  # of all rotations by known amounts that must be of one of these
+TABLE_LEAST = 2  # different amounts: one alone tells nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +58,8 @@ class Score:
     value: float  # 0..1
     shape: str  # the best one, "" = none
     reasons: tuple[str, ...]  # for people
-    input_rate: float  # bytes read for each second of CPU time
+    input_rate: float  # bytes moved for each second of CPU time
+    algorithms: tuple[str, ...] = ()  # whose constants were found
 
     @property
     def told(self) -> str:
@@ -57,22 +78,60 @@ def score(code: Code, previous: Code | None = None, *, kernel_share: float = 0.0
     mix = measure(code.machine, code.blocks)
     if mix is None:
         return Score(0.0, "", (f"cannot be told from {len(code.blocks)} blocks of {code.machine} code",), 0.0)
-    found = shapes(mix)
-    shape = max(found, key=lambda name: found[name])
-    value = found[shape]
+    shape, value = best(mix)
     if value < 0.05:
         return NOTHING
-    rate = input_rate(code, previous)
-    input_share = ramp(rate, INPUT_NONE, INPUT_ALL)
-    value *= (1 - 0.75 * input_share) * (1 - ramp(kernel_share, 0.6, 0.95))
     reasons = [f"{shape}: {_shares(mix, shape)}"]
+    algorithms: tuple[str, ...] = ()
+    if value >= SIGNS_FROM:
+        algorithms = constants.named([b.code for b in code.blocks], code.data)
+        told = [f"constants of {name}" for name in algorithms[:2]] + signs(code.surroundings, mix)
+        value = 1 - (1 - value) * 0.6 ** min(len(told), 2)
+        reasons += told
+    if table := hash_table(mix):
+        value *= 0.4
+        reasons.append(f"but its rotations are those of {table}")
+    taken = intake(code, previous)
+    input_share = ramp(taken.rate, INPUT_NONE, INPUT_ALL)
+    value *= (1 - 0.75 * input_share) * (1 - ramp(kernel_share, 0.6, 0.95))
     if input_share:
-        reasons.append(f"but it reads {rate / MB:.0f} MB per second of CPU time")
+        reasons.append(f"but it moves {taken.rate / MB:.0f} MB per second of CPU time")
+    if taken.decoy > INPUT_NONE:
+        reasons.append(f"reads {taken.decoy / MB:.0f} MB per second of CPU time that can be no data")
     if kernel_share > 0.6:
         reasons.append(f"but {kernel_share:.0%} of its time is the kernel's")
+    return Score(round(value, 3), shape, tuple(reasons), taken.rate, algorithms)
+
+
+def best(mix: Mix) -> tuple[str, float]:
+    """The shape that fits best, and how well."""
+    found = shapes(mix)
+    shape = max(found, key=lambda name: found[name])
+    return shape, found[shape]
+
+
+def signs(around: Surroundings, mix: Mix) -> list[str]:
+    """What goes with mining, and with other things as well."""
+    found = []
     if mix.anonymous > 0.5:
-        reasons.append("code made at run time")
-    return Score(round(value, 3), shape, tuple(reasons), rate)
+        found.append("code made at run time")
+    if around.huge_bytes >= HUGE:
+        found.append(f"{around.huge_bytes >> 20} MiB in huge pages")
+    if around.open_msr:
+        found.append("the CPU's model-specific registers open")
+    return found
+
+
+def hash_table(mix: Mix) -> str:
+    """Whose rotations they are, when they are nearly all those of one function of hash tables or simulations."""
+    total = sum(mix.rotations.values())
+    if mix["sha"] or mix["aes"] or total < 0.5 * mix["rot"]:
+        return ""
+    for name, amounts in TABLES.items():
+        met = {by for by in mix.rotations if by in amounts}
+        if len(met) >= TABLE_LEAST and sum(mix.rotations[by] for by in met) >= TABLE_SHARE * total:
+            return name
+    return ""
 
 
 def ramp(x: float, low: float, high: float) -> float:
@@ -126,11 +185,3 @@ _TOLD = {
 
 def _shares(mix: Mix, shape: str) -> str:
     return " ".join(f"{name} {mix[name]:.0%}" for name in _TOLD[shape] if mix[name] >= 0.005)
-
-
-def input_rate(code: Code, previous: Code | None) -> float:
-    """Bytes read for each second of CPU time, since ``previous`` when that is long enough ago, else over the whole life."""
-    read, cpu = code.read_bytes, code.cpu_ns
-    if previous is not None and cpu - previous.cpu_ns >= MIN_CPU_NS and read >= previous.read_bytes:
-        read, cpu = read - previous.read_bytes, cpu - previous.cpu_ns
-    return read * 1e9 / cpu if cpu >= MIN_CPU_NS else 0.0

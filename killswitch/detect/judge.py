@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from killswitch.commands import Mode
 from killswitch.detect.fields import extra_fields, wanted_fields
+from killswitch.detect.load import LOOKED_AT
 from killswitch.detect.processes import Process
 from killswitch.detect.reach import FANOUT
 from killswitch.detect.traffic import OUTSIDE
@@ -28,9 +29,8 @@ class Judge:
         self.judges = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules)  # events that some rule looks at
         self.reaching = any(r.fields.intersection(FANOUT) for r in compiled.rules)
         self._outside = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules if r.fields.intersection(OUTSIDE))
-        self.hashing = mask(
-            r.policy_index for r in compiled.rules if "cpu.hashing" in r.fields
-        )  # policies that ask for it
+        # The policies for which code has to be looked at.
+        self.hashing = mask(r.policy_index for r in compiled.rules if not LOOKED_AT.isdisjoint(r.fields))
         self._wanted = {EVENT_TYPES[on]: fields for on, fields in wanted_fields(compiled.rules).items()}
         self._enforcing = mask(i for i, p in enumerate(compiled.policies) if p.mode is Mode.ENFORCE)
 

@@ -1,26 +1,55 @@
-"""Which processes are busy, whose code is to be read, and what the reading said: what stands between ``Cpu`` and ``Code``.
+"""Which processes are busy, whose code is to be looked at, and what was found: what stands between ``Cpu`` and ``Code``.
 
-Reading code costs a look into the process's memory and a disassembly (about a millisecond), so it is rationed: only a
-process that kept half a CPU busy for two windows in a row, each at most every four seconds, at most two in a window.
-When there are more busy processes than that allows, the pause is stretched so that every one has its turn.
+Not how busy a process is decides, but how much it has run: once it has used 0.4 s of CPU time since it was last looked at,
+however long that took. So a low priority, pauses and a crowded host only delay it. The code that was seen when it ran is
+judged first; only where that looks like hashing, or could not be seen, is the process itself read (its memory, its
+mappings, what it takes in). Both are rationed: two a window, each process at most every four seconds; when there are
+more than that allows, the pause is stretched so that every one has its turn.
+
+What the processes that have no score of their own run is judged together: see ``pool``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from killswitch.detect.hashing import Score, score
+from killswitch.detect.hashing import NOTHING, SUSPECT, Score, best, score
+from killswitch.detect.mix import measure
+from killswitch.detect.pool import HERTZ, Pool
+from killswitch.detect.samples import Samples
+from killswitch.detect.tally import Tally
+from killswitch.detect.traffic import OUTSIDE
 from killswitch.events import Code, Cpu
+from killswitch.policy.compiled import CompiledRule
 
-BUSY_CORES = 0.5
-BUSY_WINDOWS = 2
+HASHING = frozenset(
+    {"cpu.hashing", "cpu.hashing_seconds", "cpu.algorithm", "workload.cpu.hashing", "workload.cpu.hashing_seconds"}
+)
+OF_CODE = frozenset(
+    {
+        "cpu.jit", "process.memory.huge_pages", "process.memory.executable_anonymous", "process.open_msr",
+        "process.threads", "process.nice",
+    }
+)  # fmt: skip
+LOOKED_AT = HASHING | OF_CODE  # fields for which code has to be looked at
+WHOLE = frozenset({"workload.cpu.cores", "workload.cpu.hashing", "workload.cpu.hashing_seconds"})
+ENOUGH = 40  # samples: 0.4 s of CPU time
 READ_EVERY_NS = 4_000_000_000
 READS_A_WINDOW = 2
-VALID_NS = 15_000_000_000  # a score is believed this long (longer, when the pause had to be stretched)
-MAX_HOT = 96  # addresses in one request
-MAX_ADDRESSES = 512  # remembered between two requests
+VALID_NS = 15_000_000_000  # a score is believed this long …
+RARELY_NS = 120_000_000_000  # … or, of a process that has not yet run enough to be looked at again, this long
+MAX_LOADS = 1024
 SCORES = 3  # the score is the mean of this many readings: one odd sample decides nothing
+SEEN = 0.9  # of the samples whose code must be known, to judge by it alone
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be read of a process: as in ``commands.ReadCode``."""
+
+    hot: tuple[tuple[int, int], ...]
+    code: tuple[bytes, ...]
+    data: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -28,64 +57,97 @@ class Load:
     """One process."""
 
     seen_ns: int = 0
-    busy: int = 0  # windows in a row
+    samples: Samples = field(default_factory=Samples)  # since it was last looked at
     kernel_share: float = 0.0
-    hot: dict[int, int] = field(default_factory=dict)  # address -> samples since the last request
+    read_bytes: int = 0
     asked_hot: tuple[tuple[int, int], ...] = ()
     asked_ns: int | None = None
     code: Code | None = None
     scores: list[Score] = field(default_factory=list)
     scored_ns: int = 0
     renewed: bool = False  # runs another program since the last reading
+    tally: Tally = field(default_factory=Tally)
+
+    def note(self, verdict: Score, now: int) -> None:
+        if self.renewed:
+            self.scores.clear()
+            self.renewed = False
+        self.scores = [*self.scores[1 - SCORES :], verdict]
+        self.scored_ns = now
 
 
 class LoadTable:
-    """All processes of all workloads, by (pid, start_ticks)."""
+    """All processes of all workloads, by (pid, start_ticks), and each workload's pool."""
 
     def __init__(self) -> None:
         self._loads: dict[tuple[int, int], Load] = {}
+        self._pools: dict[int, Pool] = {}
         self._window_ns = 0  # when the present window began, for the ration
         self._reads = 0
-        self._busy_now = 0
-        self._busy_before = 0
+        self._due_now = 0
+        self._due_before = 0
 
     def __len__(self) -> int:
         return len(self._loads)
 
-    def cpu(self, event: Cpu, *, wanted: bool) -> tuple[tuple[int, int], ...]:
-        """Note one window. The addresses to read now, hottest first; empty when it is not this process's turn."""
-        load = self._loads.get((event.pid, event.start_ticks))
-        busy = event.cores >= BUSY_CORES
+    def cpu(self, event: Cpu, *, wanted: bool) -> Request | None:
+        """Note one window. What is to be read of the process now; None when it is not its turn, or nothing need be."""
+        key = event.pid, event.start_ticks
+        load = self._loads.get(key)
         if load is None:
-            if not busy:
-                return ()
-            load = self._loads[(event.pid, event.start_ticks)] = Load()
-        if event.time_ns - load.seen_ns > event.window_ns * 3 // 2:
-            load.busy = 0  # it slept in between
-        load.seen_ns = event.time_ns
-        load.busy = load.busy + 1 if busy else 0
-        load.kernel_share = event.kernel_share
-        for address, samples in event.hot:
-            if address in load.hot or len(load.hot) < MAX_ADDRESSES:
-                load.hot[address] = load.hot.get(address, 0) + samples
+            if len(self._loads) >= MAX_LOADS:
+                del self._loads[min(self._loads, key=lambda k: self._loads[k].seen_ns)]
+            load = self._loads[key] = Load()
+        samples = event.cores * HERTZ * event.window_ns / 1e9
+        load.seen_ns, load.kernel_share = event.time_ns, event.kernel_share
+        if wanted:
+            load.samples.add(event, samples)
+            self._share(load, event, samples)
+        load.read_bytes = event.read_bytes
         if event.time_ns - self._window_ns > event.window_ns // 2 or event.time_ns < self._window_ns:
             self._window_ns, self._reads = event.time_ns, 0
-            self._busy_before, self._busy_now = self._busy_now, 0
-        if load.busy < BUSY_WINDOWS or not wanted:
-            return ()
-        self._busy_now += 1
-        if self._reads >= READS_A_WINDOW or not load.hot:
-            return ()
+            self._due_before, self._due_now = self._due_now, 0
+        if not wanted or load.samples.total < ENOUGH or not load.samples:
+            return None
+        self._due_now += 1
+        if self._reads >= READS_A_WINDOW:
+            return None
         if load.asked_ns is not None and 0 <= event.time_ns - load.asked_ns < self._pause(event.window_ns):
-            return ()
+            return None
         self._reads += 1
         load.asked_ns = event.time_ns
-        load.asked_hot = representative(load.hot, MAX_HOT)
-        load.hot.clear()
-        return load.asked_hot
+        request = self._look(load, event)
+        load.samples.clear()
+        return request
+
+    def _look(self, load: Load, event: Cpu) -> Request | None:
+        """Judge by what was seen when it ran, if that is enough to say that it does not hash."""
+        hot, code = load.samples.chosen()
+        load.asked_hot = hot
+        load.kernel_share = load.samples.kernel_share
+        blocks = load.samples.blocks()
+        met = sum(n for _, n in hot)
+        mix = measure(event.machine, blocks) if sum(b.samples for b in blocks) >= SEEN * met else None
+        if mix is None:
+            return Request(hot, code, ())
+        # Which code is anonymous is not known yet: the shape that asks for it is tried as if all were.
+        if max(best(mix)[1], best(mix.if_anonymous())[1]) >= SUSPECT:
+            return Request(hot, code, mix.references)
+        load.note(NOTHING, event.time_ns)
+        return None
+
+    def _share(self, load: Load, event: Cpu, samples: float) -> None:
+        """The workload's account: by the process's own score, when it has one, else with all others."""
+        pool = self._pools.get(event.workload)
+        if pool is None:
+            pool = self._pools[event.workload] = Pool()
+        own = self.hashing(event)
+        if own is not None:
+            load.tally.add(event.time_ns, samples / HERTZ * 1e9, own)
+        pool.add(event, samples, own, max(event.read_bytes - load.read_bytes, 0))
 
     def _pause(self, window_ns: int) -> int:
-        return max(READ_EVERY_NS, self._busy_before * window_ns // READS_A_WINDOW)
+        return max(READ_EVERY_NS, self._due_before * window_ns // READS_A_WINDOW)
 
     def code(self, event: Code) -> Score | None:
         """Judge what was read. None when the process is not known (any more)."""
@@ -93,12 +155,10 @@ class LoadTable:
         if load is None:
             return None
         if load.renewed:
-            load.scores.clear()
-            load.code, load.renewed = None, False
+            load.code = None
         verdict = score(event, load.code, kernel_share=load.kernel_share)
         load.code = event
-        load.scores = [*load.scores[1 - SCORES :], verdict]
-        load.scored_ns = event.time_ns
+        load.note(verdict, event.time_ns)
         return verdict
 
     def hashing(self, event: Cpu) -> float | None:
@@ -106,11 +166,32 @@ class LoadTable:
         load = self._loads.get((event.pid, event.start_ticks))
         if load is None or not load.scores:
             return None
-        if event.time_ns - load.scored_ns > max(VALID_NS, 3 * self._pause(event.window_ns)):
+        age = event.time_ns - load.scored_ns
+        if age > max(VALID_NS, 3 * self._pause(event.window_ns)) and (
+            age > RARELY_NS or load.samples.total > 2 * ENOUGH
+        ):
             return None
         return sum(s.value for s in load.scores) / len(load.scores)
 
-    def reasons(self, pid: int, start_ticks: int) -> str:
+    def fields(self, event: Cpu) -> dict[str, object]:
+        """What rules on ``cpu`` may ask of this process beside what the event itself says."""
+        found: dict[str, object] = {}
+        load = self._loads.get((event.pid, event.start_ticks))
+        if load is not None:
+            hashing = self.hashing(event)
+            if hashing is not None:
+                found["cpu.hashing"] = hashing
+            found["cpu.hashing_seconds"] = load.tally.seconds(event.time_ns)
+            if load.scores and load.code is not None:
+                found |= evidence(load.code, load.scores[-1])
+        pool = self._pools.get(event.workload)
+        return found | pool.fields(event.time_ns) if pool is not None else found
+
+    def reasons(self, workload: int, pid: int, start_ticks: int, now: int) -> str:
+        """For people. ``pid`` 0: of the workload as a whole."""
+        if not pid:
+            pool = self._pools.get(workload)
+            return pool.reasons(now) if pool is not None else ""
         load = self._loads.get((pid, start_ticks))
         return load.scores[-1].told if load is not None and load.scores else ""
 
@@ -119,38 +200,45 @@ class LoadTable:
         load = self._loads.get((pid, start_ticks))
         return tuple((pid, address, samples) for address, samples in load.asked_hot) if load is not None else ()
 
+    def pools(self) -> dict[int, Pool]:
+        return self._pools
+
     def exec(self, pid: int, start_ticks: int) -> None:
         """Another program: to be read afresh at once. Until then the old score stands, so that a program which runs
         itself anew every few seconds cannot shake it off."""
         load = self._loads.get((pid, start_ticks))
         if load is not None:
-            load.hot.clear()
+            load.samples.clear()
             load.asked_ns, load.renewed = None, True
 
     def forget(self, pid: int, start_ticks: int) -> None:
         self._loads.pop((pid, start_ticks), None)
 
+    def forget_workload(self, workload: int) -> None:
+        self._pools.pop(workload, None)
+
     def prune(self, now: int) -> None:
-        """Drop who has not been busy for long: an exit may have been lost."""
-        for key in [k for k, load in self._loads.items() if now - load.seen_ns > 4 * VALID_NS]:
+        """Drop who has not run for long: an exit may have been lost."""
+        for key in [k for k, load in self._loads.items() if now - load.seen_ns > RARELY_NS]:
             del self._loads[key]
 
 
-def representative(hot: Mapping[int, int], limit: int) -> tuple[tuple[int, int], ...]:
-    """At most ``limit`` of these (address -> samples), hottest first, with samples that add up to about the same.
+def asks_of_whole(rule: CompiledRule) -> bool:
+    """The rule asks only about the workload as a whole: it is judged once a window, and not for each process."""
+    return bool(rule.fields) and rule.fields <= {*WHOLE, *OUTSIDE, "cgroup.path"} and not rule.fields.isdisjoint(WHOLE)
 
-    Not the hottest ones: in code that is unrolled, as hashes are, each address is sampled but once or twice, and the
-    hottest few are those of the small loops around it. So it is every n-th *sample* that is taken, in order of address.
-    """
-    if len(hot) <= limit:
-        return tuple(sorted(hot.items(), key=lambda item: (-item[1], item[0])))
-    total = sum(hot.values())
-    taken: dict[int, int] = {}
-    seen = picked = 0
-    for address in sorted(hot):
-        seen += hot[address]
-        upto = seen * limit // total  # of the picks, how many lie at or before this address
-        if upto > picked:
-            taken[address] = max(1, (upto - picked) * total // limit)
-            picked = upto
-    return tuple(sorted(taken.items(), key=lambda item: (-item[1], item[0])))
+
+def evidence(code: Code, verdict: Score) -> dict[str, object]:
+    """What goes with mining and is no proof of it, of a process that was read."""
+    around = code.surroundings
+    total = sum(b.samples for b in code.blocks)
+    made = sum(b.samples for b in code.blocks if b.anonymous)
+    return {
+        "cpu.jit": made / total if total else 0.0,
+        "cpu.algorithm": verdict.algorithms,
+        "process.memory.huge_pages": around.huge_bytes,
+        "process.memory.executable_anonymous": around.executable_anonymous_bytes,
+        "process.open_msr": around.open_msr,
+        "process.threads": around.threads,
+        "process.nice": around.nice,
+    }

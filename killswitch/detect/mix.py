@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from killswitch.events import CodeBlock
 
 INSTRUCTIONS = 12  # from each address
 MIN_SAMPLES = 8  # fewer say nothing
+MAX_REFERENCES = 32  # addresses of data that are looked at
 
 Classifier = Callable[[str, str], tuple[str, ...]]  # (mnemonic, operands) -> classes
 
@@ -31,9 +32,15 @@ class Mix:
     shares: Mapping[str, float]
     samples: int
     anonymous: float  # share of the samples in code that no file backs (made at run time)
+    rotations: Mapping[tuple[int, int], float]  # (width, by how many bits to the left) -> share of the instructions
+    references: tuple[int, ...]  # addresses of data that the code uses, as far as the code itself says them
 
     def __getitem__(self, name: str) -> float:
         return self.shares.get(name, 0.0)
+
+    def if_anonymous(self) -> Mix:
+        """The same, if no file backed any of the code."""
+        return replace(self, anonymous=1.0)
 
 
 def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
@@ -43,21 +50,65 @@ def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
         return None
     decode, classify = engine
     counts: defaultdict[str, float] = defaultdict(float)
+    rotations: defaultdict[tuple[int, int], float] = defaultdict(float)
+    references: dict[int, int] = {}
     samples = anonymous = 0
     for block in blocks:
         listing = list(decode(block.code, block.address, INSTRUCTIONS))
         if not listing:
             continue  # gone in the meantime, or no code
         samples += block.samples
-        if not block.mapping or block.mapping.startswith(("//anon", "/memfd:", "anon_inode:", "[heap]", "[anon")):
+        if block.anonymous:
             anonymous += block.samples
         weight = block.samples / len(listing)
-        for _, _, mnemonic, operands in listing:
+        for address, size, mnemonic, operands in listing:
             for name in classify(mnemonic, operands):
                 counts[name] += weight
+                if name in _TURNING and (by := rotated_by(mnemonic, operands)):
+                    rotations[by] += weight
+            if len(references) < MAX_REFERENCES and (data := refers_to(address + size, operands)):
+                references[data] = block.samples
     if samples < MIN_SAMPLES:
         return None
-    return Mix({name: count / samples for name, count in counts.items()}, samples, anonymous / samples)
+    shares = {name: count / samples for name, count in counts.items()}
+    turned = {by: count / samples for by, count in rotations.items()}
+    return Mix(shares, samples, anonymous / samples, turned, tuple(references))
+
+
+_TURNING = ("rot", "vleft")
+_WIDTH = re.compile(r"\b(?:r\d+d|e[a-ds][xip]|w\d+)\b")
+_VECTOR_WIDTH = {"d": 32, "q": 64}
+_RELATIVE = re.compile(r"\[rip ([+-]) 0x([0-9a-f]+)\]")
+_ABSOLUTE = re.compile(r"\[\w+(?:\*[248])? \+ 0x([0-9a-f]{5,})\]")
+
+
+def rotated_by(mnemonic: str, operands: str) -> tuple[int, int] | None:
+    """(width, bits to the left) of a rotation by a constant; of a vector rotation, by its left shift."""
+    last = operands.rpartition(", ")[2].removeprefix("ror ").removeprefix("#")
+    try:
+        by = int(last, 0) if last[:1].isdigit() else 1 if last == operands or mnemonic in ("rol1", "ror1") else -1
+    except ValueError:
+        return None
+    if mnemonic.startswith(("vp", "ps")):
+        width = _VECTOR_WIDTH.get(mnemonic[-1], 0)
+        right = mnemonic.startswith("vpror")
+    else:
+        width = 32 if _WIDTH.search(operands) else 64
+        right = mnemonic not in ("rol", "shld")
+    if not width or not 0 < by < width:
+        return None
+    return width, width - by if right else by
+
+
+def refers_to(following: int, operands: str) -> int:
+    """The address of data that an operand names, relative to the ``following`` instruction or by itself; 0 = none."""
+    if "0x" not in operands:
+        return 0
+    if found := _RELATIVE.search(operands):
+        offset = int(found[2], 16)
+        return following + (offset if found[1] == "+" else -offset)
+    found = _ABSOLUTE.search(operands)
+    return int(found[1], 16) if found else 0
 
 
 @cache

@@ -17,6 +17,7 @@ MAX_WORKLOAD_LEVEL = 15  # how deep below the cgroup root a workload may lie
 NS_PER_TICK = 10_000_000
 ARGV_WINDOW = 4096
 WIRE_WINDOW = 1024  # bytes of a flow, each way, that are judged
+CODE_BYTES = 64  # of code that are kept of each sampled address
 WIRE_KEPT = 128  # of which so many are kept to be shown
 
 
@@ -233,8 +234,18 @@ POLICY_META = Layout(
 )
 INODE_KEY = Layout((("inode", "Q"), ("device", "I"), ("half", "I")))
 CPU_KEY = Layout((("start_ticks", "Q"), ("pid", "I"), ("padding", "4x")))
-CPU_VALUE = Layout((("workload", "Q"), ("samples", "Q"), ("kernel_samples", "Q")))
+CPU_VALUE = Layout(
+    (
+        ("workload", "Q"),
+        ("samples", "Q"),
+        ("kernel_samples", "Q"),
+        ("program", "Q"),
+        ("read_bytes", "Q"),
+        ("written_bytes", "Q"),
+    )
+)
 HOT_KEY = Layout((("start_ticks", "Q"), ("address", "Q"), ("pid", "I"), ("padding", "4x")))
+HOT_VALUE = Layout((("samples", "Q"), ("code_len", "B"), ("padding", "7x"), ("code", f"{CODE_BYTES}s")))
 HELD_SOCKET = Layout((("cgroup_id", "Q"), ("inode", "Q"), ("pid", "I"), ("descriptor", "I")))
 THREAD_NAMESPACE = Layout((("cgroup_id", "Q"), ("tid", "I"), ("net", "I")))
 
@@ -266,6 +277,7 @@ STRUCTS: dict[str, Layout] = {
     "cpu_key": CPU_KEY,
     "cpu_value": CPU_VALUE,
     "hot_key": HOT_KEY,
+    "hot_value": HOT_VALUE,
     "held_socket": HELD_SOCKET,
     "thread_namespace": THREAD_NAMESPACE,
 }

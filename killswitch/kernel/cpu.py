@@ -18,6 +18,8 @@ from killswitch.kernel.maps import Map
 HERTZ = 99  # not 100: must not run in step with what it samples
 HOTTEST = 256  # addresses a process and window: unrolled code must not drown in the small loops around it
 
+MACHINE = platform.machine()
+
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "riscv64": 241}
 _TYPE_SOFTWARE, _COUNT_SW_CPU_CLOCK = 1, 0
 _DISABLED, _FREQ = 1 << 0, 1 << 10
@@ -105,17 +107,23 @@ class Windows:
     def take(self) -> list[Cpu]:
         """One ``Cpu`` for each process that was seen running since the last call, busiest first."""
         counted = self._samples.take_all()
-        addresses: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+        addresses: dict[tuple[int, int], list[tuple[int, int, bytes]]] = defaultdict(list)
+        hot_key, hot_value = abi.HOT_KEY.codec.unpack, abi.HOT_VALUE.codec.unpack
         for key, value in self._hot.take_all():
-            start, address, pid = abi.HOT_KEY.codec.unpack(key)
-            addresses[pid, start].append((address, int.from_bytes(value, "little")))
+            start, address, pid = hot_key(key)
+            met, length, code = hot_value(value)
+            addresses[pid, start].append((address, met, code[:length]))
         now = time.monotonic_ns()
         window, self._since = max(now - self._since, 1), now
         found = []
         for key, value in counted:
             start, pid = abi.CPU_KEY.codec.unpack(key)
-            workload, samples, in_kernel = abi.CPU_VALUE.codec.unpack(value)
+            workload, samples, in_kernel, program, read, written = abi.CPU_VALUE.codec.unpack(value)
             hot = sorted(addresses[pid, start], key=lambda a: (-a[1], a[0]))[:HOTTEST]
             cores = samples * 1e9 / HERTZ / window
-            found.append(Cpu(now, workload, pid, start, window, cores, in_kernel / samples, tuple(hot)))
+            where, codes = tuple((a, n) for a, n, _ in hot), tuple(c for _, _, c in hot)
+            share = in_kernel / samples
+            found.append(
+                Cpu(now, workload, pid, start, window, cores, share, where, codes, program, read, written, MACHINE)
+            )
         return sorted(found, key=lambda c: -c.cores)

@@ -8,20 +8,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import platform
 import re
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from killswitch.errors import Gone, KernelError
-from killswitch.events import Code, CodeBlock, text
+from killswitch.events import text
 from killswitch.kernel import syscalls
 
 TICKS = os.sysconf("SC_CLK_TCK")
 _NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_.%()-]{0,127}")
-CODE_BYTES = 64  # at each hot address: about a dozen instructions of x86-64
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,33 +279,6 @@ def read_memory(pid: int, address: int, size: int) -> bytes:
     if not data and size:
         raise Gone(f"read /proc/{pid}/mem", errno.ESRCH, "the process has no memory any more")
     return data
-
-
-def read_code(workload: int, pid: int, ticks: int, hot: Iterable[tuple[int, int]]) -> Code:
-    """The machine code at a process's hot addresses (``commands.ReadCode`` → ``events.Code``).
-
-    An address named twice is one block with the samples of both. Addresses where nothing is mapped any more are left
-    out. Raises Gone when the process has ended, or its pid is another's by now.
-    """
-    if not same(pid, ticks):
-        raise Gone(f"process {pid} started at tick {ticks}", errno.ESRCH, "it has ended")
-    maps = mappings(pid)
-    blocks: dict[int, CodeBlock] = {}
-    for address, samples in hot:
-        known = blocks.get(address)
-        if known is not None:
-            blocks[address] = CodeBlock(address, known.samples + samples, known.code, known.mapping)
-            continue
-        with contextlib.suppress(KernelError):
-            code = read_memory(pid, address, CODE_BYTES)
-            name = next((m.name for m in maps if m.start <= address < m.end), "")
-            blocks[address] = CodeBlock(address, samples, code, name)
-    io = io_counters(pid)
-    now = stat(pid)
-    if now.start_ticks != ticks:  # it ended while we read: what was read may be another's
-        raise Gone(f"process {pid} started at tick {ticks}", errno.ESRCH, "it ended while its code was read")
-    ordered = tuple(sorted(blocks.values(), key=lambda b: -b.samples))
-    return Code(time.monotonic_ns(), workload, pid, ticks, platform.machine(), ordered, io.rchar, io.syscr, now.cpu_ns)
 
 
 def executable_of(pid: int) -> Path:

@@ -114,6 +114,23 @@ FIELDS: Mapping[str, Field] = {
     "cpu.cores": Field("number", 4, "CPUs kept busy, mean over the window", _on("cores", Cpu)),
     "cpu.kernel_share": Field("number", 4, "share of the samples that were in the kernel, 0 to 1", _on("kernel_share", Cpu)),
     "cpu.hashing": Field("number", 4, "how much the hot code looks like hashing, 0 to 1", {}),
+    "cpu.hashing_seconds": Field("number", 4, "CPU-seconds that the process spent hashing in the last ten minutes", {}),
+    "cpu.algorithm": Field("text", 4, "hashes whose constants were found at the hot code", {}),
+    "cpu.jit": Field("number", 4, "share of the hot code that was made at run time, 0 to 1", {}),
+    "workload.cpu.cores": Field("number", 4, "CPUs that all processes of the workload kept busy, mean over the window", {}),
+    "workload.cpu.hashing": Field(
+        "number", 4, "how much all that ran in the last 30 s looks like hashing, weighed by CPU time, 0 to 1", {}
+    ),
+    "workload.cpu.hashing_seconds": Field(
+        "number", 4, "CPU-seconds that the workload spent hashing in the last ten minutes", {}
+    ),
+    "process.memory.huge_pages": Field("number", 4, "bytes of a process that hashes that lie in huge pages", {}),
+    "process.memory.executable_anonymous": Field(
+        "number", 4, "bytes of a process that hashes that are executable and of no file", {}
+    ),
+    "process.open_msr": Field("flag", 4, "a process that hashes has a CPU's model-specific registers open", {}),
+    "process.threads": Field("number", 4, "threads of a process that hashes", {}),
+    "process.nice": Field("number", 4, "nice value of a process that hashes, -20 to 19", {}),
 }  # fmt: skip
 
 TEXT_FIELDS = frozenset(name for name, field in FIELDS.items() if field.kind == "text")

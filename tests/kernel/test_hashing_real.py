@@ -17,11 +17,11 @@ import pytest
 
 from killswitch.commands import Command, Contain, ReadCode, RecordFinding
 from killswitch.detect.hashing import Score, score
-from killswitch.detect.load import MAX_HOT, representative
+from killswitch.detect.samples import MAX_HOT, representative
 from killswitch.engine import Engine
 from killswitch.errors import Gone
 from killswitch.events import Code, Cpu, WorkloadAdded
-from killswitch.kernel import cgroupfs, procfs
+from killswitch.kernel import cgroupfs, codereader
 from killswitch.kernel.dataplane import DataPlane
 from killswitch.kernel.mounts import ensure_bpffs
 from killswitch.policy.compile import compile_policies
@@ -95,7 +95,7 @@ class Load:
         taken = round(event.cores * 99 * event.window_ns / 1e9)
         if process not in self.first:
             with suppress(Gone):
-                self.first[process] = procfs.read_code(self.id, *process, ())
+                self.first[process] = codereader.read_code(self.id, *process, ())
         self.warmed[process] += taken
         if self.warmed[process] < WARM_UP:
             return
@@ -109,7 +109,7 @@ class Load:
 
     def judge(self) -> Score:
         process, samples = self.busiest
-        code = procfs.read_code(self.id, *process, representative(self.hot[process], MAX_HOT))
+        code = codereader.read_code(self.id, *process, representative(self.hot[process], MAX_HOT))
         return score(code, self.first.get(process), kernel_share=self.kernel[process] / max(samples, 1))
 
 
@@ -248,8 +248,15 @@ def test_the_engine_finds_the_burner_and_not_the_compressor(plane: DataPlane) ->
                     out.append(command)
                     if isinstance(command, ReadCode):
                         with suppress(Gone):
-                            asked = (command.workload, command.pid, command.start_ticks, command.hot)
-                            out += engine.handle(procfs.read_code(*asked))
+                            asked = (
+                                command.workload,
+                                command.pid,
+                                command.start_ticks,
+                                command.hot,
+                                command.code,
+                                command.data,
+                            )
+                            out += engine.handle(codereader.read_code(*asked))
     contained = [c for c in out if isinstance(c, Contain)]
     assert [c.workload for c in contained] == [burner.id]
     assert contained[0].hot, "the evidence is to name the hot functions"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.errors import Gone, KernelError
-from killswitch.kernel import cgroupfs, procfs
+from killswitch.kernel import cgroupfs, codereader, procfs
 from tests.kernel.cgroups import Cgroup
 from tests.kernel.scene import SLEEPER, SPINNER, actor
 
@@ -52,9 +52,9 @@ def test_code_is_read_with_its_mapping_and_samples_of_one_address_are_one_block(
     with actor(cgroup, SPINNER) as a:
         text = next(m for m in procfs.mappings(a.pid) if "x" in m.permissions and "python" in m.name)
         hot = ((text.start, 3), (text.start + 640, 9), (text.start, 4), (8, 100))
-        code = procfs.read_code(cgroup.id, a.pid, procfs.start_ticks(a.pid), hot)
+        code = codereader.read_code(cgroup.id, a.pid, procfs.start_ticks(a.pid), hot)
         assert [(b.address, b.samples) for b in code.blocks] == [(text.start + 640, 9), (text.start, 7)]
-        assert {len(b.code) for b in code.blocks} == {procfs.CODE_BYTES}
+        assert {len(b.code) for b in code.blocks} == {codereader.CODE_BYTES}
         assert {b.mapping for b in code.blocks} == {os.path.realpath(sys.executable)}
         assert code.blocks[1].code == procfs.read_memory(a.pid, text.start, 64)
         assert code.cpu_ns > 0 and code.read_bytes > 0 and code.read_calls > 0
@@ -62,7 +62,7 @@ def test_code_is_read_with_its_mapping_and_samples_of_one_address_are_one_block(
 
 def test_code_of_another_process_with_the_same_number_is_not_read(cgroup: Cgroup) -> None:
     with actor(cgroup, SLEEPER) as a, pytest.raises(Gone):
-        procfs.read_code(1, a.pid, procfs.start_ticks(a.pid) - 1, ())
+        codereader.read_code(1, a.pid, procfs.start_ticks(a.pid) - 1, ())
 
 
 def test_open_files_and_their_limit(cgroup: Cgroup) -> None:

@@ -38,7 +38,7 @@ BOTH = Containment(severed=True, frozen=True)
 
 def test_what_no_rule_mentions_gives_nothing() -> None:
     scene = Scene()
-    assert scene.play(fork(10, 1), ex("/usr/bin/cc"), connect("10.0.0.1"), cpu(1), gone(10), tick(1)) == []
+    assert scene.play(fork(10, 1), ex("/usr/bin/cc"), connect("10.0.0.1"), cpu(1, cores=0.3), gone(10), tick(1)) == []
 
 
 def test_a_match_is_recorded_then_killed_then_contained() -> None:

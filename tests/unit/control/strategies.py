@@ -20,7 +20,7 @@ UNIX = st.one_of(st.just(0.0), st.integers(10**15, 4 * 10**15).map(lambda us: us
 MS = st.integers(0, 10**12).map(lambda ns: ns / 1e6)
 REAL = st.floats(allow_nan=False)
 
-SIGNED = {"time_ns", "verdict_ns", "window_ns", "span_ns", "began_ns", "last_ns", "started_ns", "finished_ns"}
+SIGNED = {"time_ns", "verdict_ns", "window_ns", "span_ns", "began_ns", "last_ns", "started_ns", "finished_ns", "nice"}
 NARROW = {
     "pid", "ppid", "uid", "gid", "nlink", "destination_port", "remote_port", "source_port", "line", "column", "version",
     "processes", "workloads", "contained", "open_incidents", "local_port", "packets",

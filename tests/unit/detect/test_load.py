@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.commands import Command, Contain, ReadCode, RecordFinding
-from killswitch.detect.load import LoadTable, representative
+from killswitch.detect.load import LoadTable
+from killswitch.detect.samples import representative
 from killswitch.events import Released
 from tests.unit.detect.scenes import (
     ARX,
@@ -44,9 +48,9 @@ def asked(commands: list[Command]) -> list[int]:
 def test_a_hashing_process_is_found_after_for_and_its_hot_code_goes_to_the_evidence() -> None:
     scene = Scene(HASHING)
     scene.play(ex("/tmp/innocent-name", pid=10))
-    out = burn(scene, 1, 11)  # judged from the third window on
+    out = burn(scene, 1, 10)  # judged from the second window on
     assert findings(out) == []
-    out = burn(scene, 12, 20)
+    out = burn(scene, 11, 20)
     (found,) = findings(out)
     assert found.rule == "hashing"
     assert "innocent-name(10)" in found.summary and "hashing score 1.00" in found.summary and "arx" in found.summary
@@ -63,17 +67,37 @@ def test_hashing_what_it_reads_is_not_found() -> None:
     assert findings(burn(Scene(HASHING), 1, 60, ARX, read_a_second=200_000_000)) == []
 
 
-def test_code_is_read_after_two_busy_windows_and_then_every_four_seconds() -> None:
+def test_code_is_read_once_it_has_run_enough_and_then_every_four_seconds() -> None:
     scene = Scene(HASHING)
     when = [s for s in range(1, 15) if asked(scene.play(cpu(s)))]
-    assert when == [2, 6, 10, 14]
+    assert when == [1, 5, 9, 13]
 
 
-def test_idle_and_flickering_processes_are_not_read() -> None:
+@pytest.mark.parametrize("cores", [0.05, 0.15, 0.3])
+def test_a_process_that_gets_little_of_a_cpu_is_read_less_often_but_it_is_read(cores: float) -> None:
     scene = Scene(HASHING)
-    assert asked(scene.play(*(cpu(s, cores=0.4) for s in range(1, 30)))) == []
-    assert asked(scene.play(*(cpu(s, cores=s % 2) for s in range(30, 60)))) == []
-    assert asked(scene.play(*(cpu(s) for s in range(100, 200, 5)))) == []  # sleeps between
+    reads = len(asked(scene.play(*(cpu(s, cores=cores) for s in range(1, 101)))))
+    assert 0.7 * cores * 100 / 0.41 <= reads <= cores * 100 / 0.4 or cores > 0.1
+    assert 10 <= reads <= 25
+
+
+def test_pauses_only_delay_the_reading() -> None:
+    scene = Scene(HASHING)
+    assert len(asked(scene.play(*(cpu(s, cores=0.9) for s in range(100, 200, 5))))) == 20
+
+
+def test_what_hardly_runs_is_not_read() -> None:
+    scene = Scene(HASHING)
+    assert asked(scene.play(*(cpu(s, cores=0.003) for s in range(1, 100)))) == []
+
+
+def test_a_process_whose_code_was_seen_to_be_ordinary_is_not_read() -> None:
+    scene = Scene(HASHING)
+    plain = [replace(cpu(s), code=(PLAIN,), machine="x86_64") for s in range(1, 60)]
+    assert asked(scene.play(*plain)) == []
+    arx = [replace(cpu(s), code=(ARX,), machine="x86_64") for s in range(60, 70)]
+    commands = [c for c in scene.play(*arx) if isinstance(c, ReadCode)]
+    assert commands and commands[0].code == (ARX,), "what was seen goes along, and need not be read again"
 
 
 def test_nothing_is_read_when_no_rule_of_this_workload_asks() -> None:
@@ -98,7 +122,7 @@ def test_at_most_two_readings_in_a_window_and_every_process_has_its_turn() -> No
 
 def test_the_request_names_the_hottest_addresses_since_the_last_one() -> None:
     scene = Scene(HASHING)
-    scene.play(cpu(1, hot=((1, 5), (2, 50))))
+    scene.play(cpu(1, hot=((1, 5), (2, 50)), cores=0.3))
     (command,) = (c for c in scene.play(cpu(2, hot=((1, 60), (3, 1)))) if isinstance(c, ReadCode))
     assert command.hot == ((1, 65), (2, 50), (3, 1))
 
@@ -133,7 +157,7 @@ def test_code_of_a_process_that_is_gone_or_was_never_seen_is_ignored() -> None:
     scene = Scene(HASHING)
     assert scene.play(code(1)) == []
     burn(scene, 1, 3)
-    assert scene.play(gone(10), code(4), cpu(5)) == []
+    assert scene.play(gone(10), code(4), cpu(5, cores=0.3)) == []
 
 
 def test_it_is_found_again_after_a_release() -> None:
