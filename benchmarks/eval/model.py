@@ -34,6 +34,9 @@ class Case:
     title: str
     run: str  # a bash script (``set -eu``), the workload; $PWD is a fresh directory, $HOME (and /root) its ``home``
     setup: str = ""  # the same, before it and not watched: compile, copy, make keys and data
+    far: str = (
+        ""  # the same, at the far side's end of the network and not watched: a server, killed when the case is over
+    )
     seconds: float = 30.0  # what it is given; an innocent that takes longer is broken
     disguises: tuple[str, ...] = ()  # which kinds of evidence it hides, of EVIDENCE
     evidence: tuple[str, ...] = ()  # which kinds should catch it, of EVIDENCE

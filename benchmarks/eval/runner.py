@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.eval.model import Case
 from benchmarks.eval.outcome import Found, Outcome
-from benchmarks.eval.site import GATEWAY4, NEAR4, PLACES, PLACES6, Site
+from benchmarks.eval.site import ENDS_WITH_US, GATEWAY4, NEAR4, PLACES, PLACES6, Site
 from killswitch.commands import FREE, Finding, Response, Step
 from killswitch.control.service import IncidentInfo, WorkloadInfo
 from tests.rig import clean_host
@@ -24,6 +24,7 @@ from tests.rig.build import program
 from tests.rig.daemon import Daemon
 
 SETUP_SECONDS = 240.0
+FAR_SECONDS = 30.0  # that its own server at the far side gets to be ready
 AFTER_CUT = 1.0  # s that a contained workload is looked at still: nothing may leave any more
 AFTER_END = 1.0  # s in which what the kernel saw last is judged
 OUTPUT_KEPT = 4000  # bytes of what it printed
@@ -46,6 +47,14 @@ TRUST = (
     "PIP_CERT",
     "NODE_EXTRA_CA_CERTS",
 )
+
+# What every script begins with.
+PRELUDE = """set -eu
+until_listens() {  # ADDRESS PORT
+  for _ in $(seq 300); do (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null && return; sleep 0.1; done
+  echo "nothing listens on $1:$2" >&2; return 1
+}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,7 @@ class _Run:
         self.bench.site.reset(dict(self.case.names))
         if self.case.setup:
             self._set_up()
-        with self._workload() as (process, info):
+        with self._far_script(), self._workload() as (process, info):
             return self._follow(process, info)
 
     # --- before -----------------------------------------------------------------------------------------------------
@@ -106,8 +115,8 @@ class _Run:
             (private / place.lstrip("/")).mkdir(parents=True, exist_ok=True)
         (private / "resolv.conf").write_text(f"nameserver {GATEWAY4}\noptions timeout:1 attempts:2\n")
         (private / "hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n{NEAR4} workload\n")
-        for name, script in (("run.sh", self.case.run), ("setup.sh", self.case.setup)):
-            (private / name).write_text(f"set -eu\n{script}\n")
+        for name, script in (("run.sh", self.case.run), ("setup.sh", self.case.setup), ("far.sh", self.case.far)):
+            (private / name).write_text(f"{PRELUDE}{script}\n")
 
     def environment(self) -> dict[str, str]:
         authority = str(self.bench.site.directory / "ca.pem")
@@ -125,14 +134,14 @@ class _Run:
             **PLACES6,
         }
 
-    def _inside(self, *command: str) -> list[str]:
-        """``command`` in the site's network, with a home and system directories of its own."""
+    def _inside(self, *command: str, near: bool = True) -> list[str]:
+        """``command`` in the site's network, at this or at the far end, with a home and system directories of its own."""
         private = self.directory / ".private"
         binds = [(self.home, "/root"), (private / "resolv.conf", "/etc/resolv.conf"), (private / "hosts", "/etc/hosts")]
         binds += [(private / place.lstrip("/"), place) for place in PRIVATE if Path(place).is_dir()]
         mounts = " && ".join(f"mount --bind {shlex.quote(str(a))} {b}" for a, b in binds)
         script = f'{mounts} && cd {shlex.quote(str(self.directory))} && exec "$@"'
-        namespace = ["nsenter", f"--net=/run/netns/{self.bench.site.near}"]
+        namespace = ["nsenter", f"--net=/run/netns/{self.bench.site.near if near else self.bench.site.far}"]
         return [*namespace, "unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script, "sh", *command]
 
     def _set_up(self) -> None:
@@ -148,6 +157,35 @@ class _Run:
         )
         if done.returncode:
             raise RuntimeError(f"setup ended with {done.returncode}: {(done.stdout + done.stderr)[-600:].strip()}")
+
+    @contextlib.contextmanager
+    def _far_script(self) -> Iterator[None]:
+        """The case's own server at the far side, from when it has made ``$WORK/far.ready`` to the end of the case."""
+        if not self.case.far:
+            yield
+            return
+        log, ready = self.directory / ".private/far.log", self.directory / "far.ready"
+        command = self._inside("/bin/bash", str(self.directory / ".private/far.sh"), near=False)
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*ENDS_WITH_US, *command],
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            end = time.monotonic() + FAR_SECONDS
+            while not ready.exists():
+                if process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(f"far made no far.ready: {log.read_text(errors='replace')[-600:].strip()}")
+                time.sleep(0.02)
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(20)
 
     # --- the workload -----------------------------------------------------------------------------------------------
 

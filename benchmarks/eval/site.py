@@ -29,6 +29,8 @@ PLACES = {
     "INTRANET": "10.44.1.10",  # HTTP 80 and 8080, inside: what a relay is to reach
     "SERVER": "10.44.1.20",  # TCP 5432 and 6379: takes connections, echoes
     "METADATA": "169.254.169.254",
+    "FAR": "198.51.100.10",  # nothing of ours: where a case's own ``far`` script may listen,
+    "INSIDE": "10.44.2.10",  # and an internal address of the same
 }
 PLACES6 = {"POOL6": "2001:db8::10", "SSH6": "2001:db8::20", "INTRUDER6": "2001:db8::30", "WEB6": "2001:db8::40"}
 ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")  # a harness that is killed leaves no service behind
