@@ -108,6 +108,7 @@ class Engine:
         old, self._judge = self._judge, Judge(compiled)
         for workload in self._workloads.values():
             workload.policies = self._judge.carried_over(workload.policies, workload.cgroup, old)
+            self._judge.correlator.take_over(workload.shown)
 
     def adopt(self, workload: int, containment: Containment, *, incident: str = "", captured: bool = False) -> None:
         """Tell how a known workload is contained by other hands: an operator's order, or what a restart has found.
@@ -119,6 +120,11 @@ class Engine:
         known.containment = containment
         known.captured = known.captured or captured
         known.incident = incident or known.incident
+
+    def recall(self, workload: int, findings: Iterable[Finding]) -> None:
+        """Tell what an earlier daemon found in the open incident of a known workload, oldest first: it adds up with what is
+        found from now on. The findings are of this boot, so that their times mean something."""
+        self._judge.correlator.recall(self._workloads[workload].shown, findings)
 
     def open_incident(self, workload: int) -> str:
         """The open incident of a known workload; opened if there is none (an operator's order is one, too)."""
@@ -319,7 +325,7 @@ class Engine:
     ) -> Answer:
         """Findings for these rules, and one answer to all of them. ``held_ns``: how long a ``for:`` rule has held."""
         pid, start = event.pid, event.start_ticks
-        answer = Answer(workload, self.open_incident(workload.id), event)
+        answer = Answer(workload, self.open_incident(workload.id), event, self._judge.correlator)
         for match in rules:
             hashes = type(event) is Cpu and not HASHING.isdisjoint(match.fields)
             reasons = self._loads.reasons(event.workload, pid, start, event.time_ns) if hashes else ""
@@ -336,7 +342,7 @@ class Engine:
         finding = built_in(EVENTS_LOST, event, summarise(event, None), mode=mode)
         key = f"{EVENTS_LOST.rule}: {event.reason}"
         if workload is not None:
-            answer = Answer(workload, self.open_incident(workload.id), event)
+            answer = Answer(workload, self.open_incident(workload.id), event, self._judge.correlator)
             answer.add(finding, key=key, weight=event.count)
             return answer.commands()
         shown = self._nobody.offer(finding, key=key, weight=event.count)
@@ -371,6 +377,8 @@ class Engine:
     def _tick(self, event: Tick) -> list[Command]:
         out = self._whole_workloads(event.time_ns)
         for workload in self._workloads.values():
+            if workload.shown.again:
+                out += self._again(workload, event)
             out += self._flush(workload, event.time_ns)
         out += [RecordFinding("", f) for f in self._nobody.flush(event.time_ns)]
         if event.time_ns - self._pruned_ns >= PRUNE_EVERY_NS:
@@ -379,6 +387,16 @@ class Engine:
             for workload in self._workloads.values():
                 workload.prune(event.time_ns - 2 * MAX_DIP_NS)
         return out
+
+    def _again(self, workload: Workload, event: Tick) -> list[Command]:
+        """What was found before, judged by the ``on: finding`` rules of now."""
+        found = self._judge.correlator.judge_again(workload.shown, workload.policies, event.time_ns)
+        if not found:
+            return []
+        answer = Answer(workload, self.open_incident(workload.id), event, self._judge.correlator)
+        for finding in found:
+            answer.sum_up(finding)
+        return answer.commands()
 
     @staticmethod
     def _flush(workload: Workload, now: int, *, all_of_them: bool = False) -> list[Command]:

@@ -259,6 +259,9 @@ class Core:
                 self.engine.adopt(w.id, w.desired, incident=w.incident, captured=w.desired != FREE)
                 incident = self.incident_of(w, "found contained when the daemon started")
                 incident.containment |= w.desired
+                if incident.opened_unix >= time.time() - time.clock_gettime(time.CLOCK_BOOTTIME):
+                    # Findings of an earlier boot have times that mean nothing now, and their processes are gone.
+                    self.engine.recall(w.id, incident.findings)
                 self.records.incident(incident)
             if w.desired != FREE:
                 self.records.desired(w, "found contained when the daemon started")

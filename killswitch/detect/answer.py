@@ -15,6 +15,7 @@ from killswitch.commands import (
     RecordFinding,
     Response,
 )
+from killswitch.detect.correlate import Correlator
 from killswitch.detect.judge import Judged
 from killswitch.detect.workload import Workload
 from killswitch.events import Connect, Done, Event, Exec, Listen, Wire
@@ -27,8 +28,10 @@ Hot = tuple[tuple[int, int, int], ...]
 class Answer:
     """All that is answered to one event of one workload: several rules may match it, the workload is contained once."""
 
-    def __init__(self, workload: Workload, incident: str, event: Event) -> None:
+    def __init__(self, workload: Workload, incident: str, event: Event, correlator: Correlator) -> None:
         self._workload = workload
+        self._correlator = correlator
+        self._found: list[Finding] = []
         self._incident = incident
         self._done = done_in_kernel(event)
         self._records: list[Command] = []
@@ -41,6 +44,14 @@ class Answer:
 
     def add(self, finding: Finding, *, hot: Hot = (), key: str = "", weight: int = 1) -> None:
         """One finding. It is shown unless it is folded; its responses count in any case, unless it only monitors."""
+        self._found.append(finding)
+        self._take(finding, hot=hot, key=key, weight=weight)
+
+    def sum_up(self, finding: Finding) -> None:
+        """A finding about what others add up to: it does not add up itself."""
+        self._take(finding)
+
+    def _take(self, finding: Finding, *, hot: Hot = (), key: str = "", weight: int = 1) -> None:
         shown = self._workload.folder.offer(finding, key=key, weight=weight)
         if shown is not None:
             self._records.append(RecordFinding(self._incident, shown))
@@ -50,13 +61,17 @@ class Answer:
         self._kill = self._kill or Response.KILL_PROCESS in finding.responses
         self._capture = self._capture or Response.CAPTURE in finding.responses
         self._desired |= containment_for(finding.responses)
-        self._reason = self._reason or f"{finding.policy}/{finding.rule}: {finding.summary}"
+        if set(finding.responses) != {Response.ALERT}:
+            self._reason = self._reason or f"{finding.policy}/{finding.rule}: {finding.summary}"
         self._hot = self._hot or hot
 
     def commands(self) -> list[Command]:
-        """Findings, then the kill (unless the data plane was there first), then containment (unless asked for before)."""
+        """Findings and what they add up to; the kill (unless the data plane was there first); containment (unless asked for
+        before)."""
         out = self._records
         workload = self._workload
+        for finding in self._correlator.judge(workload.shown, workload.policies, self._found):
+            self._take(finding)
         if self._kill and Response.KILL_PROCESS not in self._done:
             out.append(KillProcess(workload.id, self._incident, *self._process, self._reason))
         more = workload.containment | self._desired

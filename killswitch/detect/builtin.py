@@ -21,6 +21,7 @@ LEFT_CGROUP = BuiltIn("left-cgroup", "A process left the workload's cgroup", Lev
 EVENTS_LOST = BuiltIn("events-lost", "Events were lost before they could be judged", Level.MEDIUM)
 EARLIER_POLICY = BuiltIn("earlier-policy", "The data plane acted by rules that are not loaded any more", Level.HIGH)
 UNDECIDED = BuiltIn("undecided", "A command line is too long to be judged, and could not be read whole", Level.MEDIUM)
+BUILT_INS = (LEFT_CGROUP, EVENTS_LOST, EARLIER_POLICY, UNDECIDED)
 
 
 def built_in(

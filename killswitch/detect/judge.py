@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from killswitch.commands import Mode
+from killswitch.detect.correlate import Correlator
 from killswitch.detect.fields import extra_fields, wanted_fields
 from killswitch.detect.load import LOOKED_AT
 from killswitch.detect.processes import Process
@@ -26,6 +27,7 @@ class Judge:
 
     def __init__(self, compiled: Compiled) -> None:
         self.compiled = compiled
+        self.correlator = Correlator(compiled)
         self.judges = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules)  # events that some rule looks at
         self.reaching = any(r.fields.intersection(FANOUT) for r in compiled.rules)
         self._outside = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules if r.fields.intersection(OUTSIDE))

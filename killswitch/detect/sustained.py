@@ -55,6 +55,11 @@ class Sustained:
         return not self._segments
 
     @property
+    def found(self) -> bool:
+        """A finding has come of this episode, which goes on."""
+        return self._fired
+
+    @property
     def last_ns(self) -> int:
         return self._end
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from killswitch.commands import FREE, Containment
+from killswitch.detect.correlate import Shown
 from killswitch.detect.folding import Folder
 from killswitch.detect.processes import ProcessTable
 from killswitch.detect.reach import Reach
@@ -29,6 +30,7 @@ class Workload:
         self.folder = Folder()
         self.reach = Reach()
         self.traffic = Traffic()
+        self.shown = Shown()
         self._sustained: dict[tuple[int, int], dict[RuleKey, Sustained]] = {}
 
     def sustained(
@@ -53,6 +55,8 @@ class Workload:
                 state = states[key] = Sustained(for_ns)
             if state.feed(time_ns, window_ns, True):
                 yield key, time_ns - state.began_ns
+            elif state.found:
+                self.shown.lasts(key, time_ns)
         for key in [k for k in states if k not in keys]:
             states[key].feed(time_ns, window_ns, False)
             if states[key].idle:
@@ -78,4 +82,5 @@ class Workload:
         self.captured = False
         self.folder = Folder()
         self.reach = Reach()
+        self.shown = Shown()
         self._sustained.clear()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from killswitch.commands import Act, Evidence, Level
+
 
 @dataclass(frozen=True, slots=True)
 class FieldType:
@@ -12,7 +14,7 @@ class FieldType:
     events: frozenset[str]
     many: bool = False
     words: tuple[str, ...] = ()
-    limit: str = "count"  # of a number: count, port, share
+    limit: str = "count"  # of a number: count, port, share, kinds, acts, sum
     derived: str = ""  # cannot be given in a test's event: what to give instead
 
     @property
@@ -117,4 +119,13 @@ FIELDS: dict[str, FieldType] = {
     "process.open_msr": FieldType("boolean", _on("cpu")),
     "process.threads": FieldType("whole", _on("cpu")),
     "process.nice": FieldType("whole", _on("cpu")),
+    "finding.act": FieldType("word", _on("finding"), words=tuple(Act)),
+    "finding.evidence": FieldType("word", _on("finding"), words=tuple(Evidence)),
+    "finding.rule": FieldType("text", _on("finding")),
+    "finding.policy": FieldType("text", _on("finding")),
+    "finding.level": FieldType("word", _on("finding"), words=tuple(Level)),
+    "finding.kinds": FieldType("whole", _on("finding"), limit="kinds"),
+    "finding.rules": FieldType("whole", _on("finding"), limit="sum"),
+    "finding.count": FieldType("whole", _on("finding"), limit="sum"),
+    "finding.acts": FieldType("whole", _on("finding"), limit="acts"),
 }

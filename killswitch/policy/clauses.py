@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from killswitch.policy.model import Predicate
+from killswitch.policy.model import And, Expr, Not, Or, Predicate
 
 MAX_PRODUCTS = 512  # while a condition is multiplied out
 MAX_CLAUSES_OF_RULE = 64
@@ -134,6 +134,19 @@ def _simplest(found: Iterable[Term]) -> tuple[Term, ...]:
     if len(distinct) == 1:
         return (distinct[0],)
     return tuple(t for t in distinct if not any(o is not t and o.covers(t) for o in distinct))
+
+
+def judged_whole(expr: Expr) -> Formula:
+    """The condition of a rule on what the kernel does not judge: each predicate by itself, no bits."""
+    match expr:
+        case Predicate():
+            return Opaque(expr, "")
+        case Not(part):
+            return Inverse(judged_whole(part))
+        case And(parts):
+            return All(tuple(map(judged_whole, parts)))
+        case Or(parts):
+            return Some(tuple(map(judged_whole, parts)))
 
 
 def cheapest_first(formula: Formula) -> Formula:

@@ -9,11 +9,11 @@ from killswitch.commands import MAX_CLAUSES, Clause, Mode, Response
 from killswitch.errors import PolicyError, Problem
 from killswitch.policy import clauses, matcher
 from killswitch.policy.atoms import WIRE_FIELDS, Atoms, predicates
-from killswitch.policy.clauses import Formula, Opaque, Term, TooManyClauses
+from killswitch.policy.clauses import Formula, Term, TooManyClauses
 from killswitch.policy.compiled import Compiled, CompiledRule, Program
 from killswitch.policy.fields import FIELDS
 from killswitch.policy.inode import os_inode
-from killswitch.policy.model import And, Expr, Not, Or, Policy, Predicate, Rule
+from killswitch.policy.model import Policy, Predicate, Rule
 
 IN_KERNEL = ("exec", "wire")  # events whose rules the data plane itself can judge
 MAX_POLICIES = 64  # bits in a workload's policy set
@@ -43,7 +43,7 @@ def compile_policies(
     enforced: dict[str, list[Clause]] = {on: [] for on in IN_KERNEL}
     problems = []
     for index, policy, rule in numbered:
-        formula = atoms.formula(rule.condition) if rule.on in IN_KERNEL else _daemons(rule.condition)
+        formula = atoms.formula(rule.condition) if rule.on in IN_KERNEL else clauses.judged_whole(rule.condition)
         formula = clauses.cheapest_first(formula)
         made, why = _terms(formula)
         if rule.on == "wire" and not all(term.value & tables.wire_bits for term in made):
@@ -53,7 +53,13 @@ def compile_policies(
                 why = f"all {MAX_CLAUSES} clauses of the kernel are taken"
             else:
                 enforced[rule.on].extend(_clauses(made, policy, index, rule, len(rules)))
-        tier = 4 if rule.for_ns or rule.on == "cpu" else 3 if rule.on not in IN_KERNEL or why else TIER[rule.on]
+        tier = (
+            4
+            if rule.for_ns or rule.on in ("cpu", "finding")
+            else 3
+            if rule.on not in IN_KERNEL or why
+            else TIER[rule.on]
+        )
         used = frozenset(p.field for p in predicates(rule.condition))
         rules.append(CompiledRule(policy, index, rule, tier, used, _reason(rule, why)))
         programs.append(Program(made, formula if clauses.opaque(formula) or made == _OPEN else None))
@@ -106,6 +112,8 @@ def _reason(rule: Rule, why: str) -> str:
         return "must hold for some time: judged over windows"
     if rule.on == "cpu":
         return "CPU use is sampled over windows"
+    if rule.on == "finding":
+        return "findings of the workload are added up over time"
     if rule.on not in IN_KERNEL:
         return f"the daemon judges {rule.on} events"
     return f"judged in tier 3: {why}" if why else ""
@@ -115,18 +123,6 @@ def _clauses(made: Sequence[Term], policy: Policy, index: int, rule: Rule, numbe
     does = _ACTS[rule.on].intersection(rule.response)
     kill, sever, deny = (r in does for r in (Response.KILL_PROCESS, Response.SEVER, Response.DENY))
     return [Clause(term.mask, term.value, index, number, kill, sever, deny) for term in made]
-
-
-def _daemons(expr: Expr) -> Formula:
-    """The condition of a rule on another event than exec: nothing of it is in the kernel."""
-    match expr:
-        case Not(part):
-            return clauses.Inverse(_daemons(part))
-        case And(parts):
-            return clauses.All(tuple(map(_daemons, parts)))
-        case Or(parts):
-            return clauses.Some(tuple(map(_daemons, parts)))
-    return Opaque(expr, "")
 
 
 def _problems(policies: Sequence[Policy]) -> list[Problem]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from killswitch.events import Event
 from killswitch.policy import matcher
 from killswitch.policy.clauses import All, Bit, Const, Formula, Inverse, Opaque, Some
-from killswitch.policy.fields import reader
+from killswitch.policy.fields import Subject, reader
 from killswitch.policy.model import Predicate
 
-Decision = Callable[[int, Event, Mapping[str, object]], bool]  # predicate bits, the event, fields that it does not hold
+Decision = Callable[
+    [int, Subject, Mapping[str, object]], bool
+]  # predicate bits, the event, fields that it does not hold
 
 
 def decision(formula: Formula, kind: type) -> Decision:
@@ -43,7 +44,7 @@ def _judged(predicate: Predicate, kind: type) -> Decision:
 def _chain(parts: tuple[Decision, ...], *, decided_by: bool) -> Decision:
     """The first part that comes out as ``decided_by`` decides."""
 
-    def decide(bits: int, event: Event, extra: Mapping[str, object]) -> bool:
+    def decide(bits: int, event: Subject, extra: Mapping[str, object]) -> bool:
         for part in parts:
             if part(bits, event, extra) is decided_by:
                 return decided_by

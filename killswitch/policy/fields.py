@@ -12,7 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, File, Flow, Fork, Listen, Wire
+from killswitch.policy.sums import Sums
 
+Subject = Event | Sums  # what a rule is asked about
 Values = tuple[Any, ...]  # bytes, int, float, bool or str, as the field's kind says
 
 EVENT_TYPES: Mapping[str, type] = {
@@ -26,6 +28,7 @@ EVENT_TYPES: Mapping[str, type] = {
     "flow": Flow,
     "cgroup_move": CgroupMove,
     "cpu": Cpu,
+    "finding": Sums,
 }
 COMMAND_LINE_BYTES = "process.command_line_bytes"  # in ``extra``: all arguments, NUL-terminated, read later
 PROGRAM = (
@@ -57,6 +60,11 @@ def _attribute(name: str) -> Callable[[Any], Values]:
 
 def _on(name: str, *types: type) -> dict[type, Callable[[Any], Values]]:
     return dict.fromkeys(types, _attribute(name))
+
+
+def _of_finding(name: str) -> dict[type, Callable[[Any], Values]]:
+    """What a rule does not say of its findings is not there."""
+    return {Sums: lambda sums: (value,) if (value := getattr(sums.source, name)) else ()}
 
 
 _EVERY = (Exec, Fork, Exit, Connect, Listen, Wire, File, Flow, CgroupMove, Cpu)
@@ -108,7 +116,7 @@ FIELDS: Mapping[str, Field] = {
     "network.transport": Field("text", 3, "tcp, udp, icmp or other", _on("transport", Connect, Listen, Flow)),
     "event.action": Field(
         "text", 3, "what was done", _on("operation", Connect, Listen) | _on("action", File)
-        | {kind: (lambda _, name=name: (name,)) for name, kind in EVENT_TYPES.items() if kind not in (Connect, Listen, File)},
+        | {kind: (lambda _, on=on: (on,)) for on, kind in EVENT_TYPES.items() if kind not in (Connect, Listen, File, Sums)},
     ),
     "cgroup.path": Field("text", 3, "the cgroup that the process was moved to", _on("to_path", CgroupMove)),
     "cpu.cores": Field("number", 4, "CPUs kept busy, mean over the window", _on("cores", Cpu)),
@@ -131,19 +139,28 @@ FIELDS: Mapping[str, Field] = {
     "process.open_msr": Field("flag", 4, "a process that hashes has a CPU's model-specific registers open", {}),
     "process.threads": Field("number", 4, "threads of a process that hashes", {}),
     "process.nice": Field("number", 4, "nice value of a process that hashes, -20 to 19", {}),
+    "finding.act": Field("text", 4, "what the finding is evidence of", _of_finding("act")),
+    "finding.evidence": Field("text", 4, "the kind of evidence that it is", _of_finding("evidence")),
+    "finding.rule": Field("text", 4, "the rule that was found", _of_finding("rule")),
+    "finding.policy": Field("text", 4, "the rule's policy", _of_finding("policy")),
+    "finding.level": Field("text", 4, "the rule's level", _of_finding("level")),
+    "finding.kinds": Field("number", 4, "distinct kinds of evidence for its act", _on("kinds", Sums)),
+    "finding.rules": Field("number", 4, "distinct rules that were found of its act", _on("rules", Sums)),
+    "finding.count": Field("number", 4, "findings of its act, up to 256 a rule", _on("count", Sums)),
+    "finding.acts": Field("number", 4, "distinct acts", _on("acts", Sums)),
 }  # fmt: skip
 
 TEXT_FIELDS = frozenset(name for name, field in FIELDS.items() if field.kind == "text")
 
 
-def values_of(name: str, event: Event, extra: Mapping[str, object]) -> Values:
+def values_of(name: str, event: Subject, extra: Mapping[str, object]) -> Values:
     """The field's values: from the event, else from ``extra``, else none."""
     kind: type = type(event)
     return reader(name, kind)(event, extra)
 
 
 @lru_cache(maxsize=1024)
-def reader(name: str, kind: type) -> Callable[[Event, Mapping[str, object]], Values]:
+def reader(name: str, kind: type) -> Callable[[Subject, Mapping[str, object]], Values]:
     """What reads the field's values, for events of exactly this type."""
     field = FIELDS[name]
     as_bytes = field.kind == "text"
@@ -152,7 +169,7 @@ def reader(name: str, kind: type) -> Callable[[Event, Mapping[str, object]], Val
         of_event = get
         return (lambda event, _: _encoded(of_event(event))) if as_bytes else (lambda event, _: of_event(event))
 
-    def from_extra(_: Event, extra: Mapping[str, object]) -> Values:
+    def from_extra(_: Subject, extra: Mapping[str, object]) -> Values:
         if name not in extra:
             return ()
         given = extra[name]

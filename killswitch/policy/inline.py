@@ -25,9 +25,11 @@ from killswitch.events import (
     Transport,
     Wire,
 )
+from killswitch.policy.correlation import Memory, correlations
 from killswitch.policy.fields import PROGRAM
 from killswitch.policy.inode import os_inode
-from killswitch.policy.model import Policy
+from killswitch.policy.model import FoundBefore, Policy, Rule
+from killswitch.policy.sums import Source
 
 if TYPE_CHECKING:
     from killswitch.policy.compiled import Compiled
@@ -43,15 +45,40 @@ def run_inline_tests(policies: Sequence[Policy], compiled: Compiled) -> list[Pro
         bit = 1 << index.get(id(policy), number)
         for rule in policy.rules:
             for test in rule.tests:
-                event, extra = build_event(rule.on, test.event)
-                matched = any(m.rule is rule or m.rule.id == rule.id for m in compiled.matches(event, bit, extra))
+                if rule.on == "finding":
+                    matched = matches_at_last(policy, rule, test.findings, compiled)
+                else:
+                    event, extra = build_event(rule.on, test.event)
+                    matched = any(m.rule is rule or m.rule.id == rule.id for m in compiled.matches(event, bit, extra))
                 if matched != test.match:
                     told = "matches" if matched else "does not match"
                     wanted = "match" if test.match else "no_match"
                     fields = ", ".join(f"{k}: {_shown(v)}" for k, v in test.event.items())
-                    message = f"test of rule '{rule.id}' fails: the rule {told} {{{fields}}}, expected {wanted}"
+                    given = f"the last of {len(test.findings)} findings" if test.findings else f"{{{fields}}}"
+                    message = f"test of rule '{rule.id}' fails: the rule {told} {given}, expected {wanted}"
                     problems.append(Problem(policy.file, test.line, test.column, message))
     return problems
+
+
+def matches_at_last(policy: Policy, rule: Rule, series: Sequence[FoundBefore], compiled: Compiled) -> bool:
+    """Whether the ``on: finding`` rule matches when the last of these is found."""
+    judge = next(c for c in correlations(compiled) if (c.rule.policy.name, c.rule.rule.id) == (policy.name, rule.id))
+    known = {(r.policy.name, r.rule.id): r.rule for r in compiled.rules}
+    memory, now, matched = Memory(), 0, False
+    for one in series:
+        now += one.after_ns
+        found = known.get((one.policy or policy.name, one.rule))
+        source = Source(
+            policy=one.policy or policy.name,
+            rule=one.rule or f"{one.act} {one.evidence} {one.level}",  # a rule without a name is told by what it says
+            act=one.act or (found.act if found else None) or "",
+            evidence=one.evidence or (found.evidence if found else None) or "",
+            level=one.level or (found.level if found else ""),
+            mode=policy.mode,
+        )
+        memory.note(source, now)
+        matched = bool(judge.judge(source, now, memory))
+    return matched
 
 
 def _shown(value: object) -> str:

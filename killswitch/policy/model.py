@@ -43,13 +43,26 @@ Expr = Predicate | Not | And | Or
 
 
 @dataclass(frozen=True, slots=True)
+class FoundBefore:
+    """One finding of a test's series, as far as the author says what it is; "" = not said."""
+
+    after_ns: int  # since the one before
+    rule: str = ""
+    policy: str = ""
+    act: str = ""
+    evidence: str = ""
+    level: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class InlineTest:
-    """``tests:`` of a rule: an event given by its fields, and whether the rule is to match it."""
+    """``tests:`` of a rule: an event given by its fields, or findings, and whether the rule is to match it (the last)."""
 
     event: Mapping[str, object]
     match: bool
     line: int
     column: int = 1
+    findings: tuple[FoundBefore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +70,11 @@ class Rule:
     id: str
     title: str
     level: Level
-    on: str  # exec, fork, exit, connect, listen, cgroup_move, cpu
+    on: str  # one of schema.EVENTS
     condition: Expr  # the names in ``match`` already put in
     response: tuple[Response, ...]
     for_ns: int = 0
+    timespan_ns: int = 0  # of ``on: finding``: how far back findings add up
     description: str = ""
     references: tuple[str, ...] = ()
     false_positives: tuple[str, ...] = ()

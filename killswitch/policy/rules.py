@@ -9,10 +9,11 @@ from killswitch.errors import Problem
 from killswitch.policy.condition import KEYWORDS, ConditionError, parse_condition
 from killswitch.policy.duration import parse_duration
 from killswitch.policy.lists import Lists
-from killswitch.policy.model import And, Expr, InlineTest, Or, Rule
-from killswitch.policy.schema import EVENTS, IDENTIFIER, describe
+from killswitch.policy.model import And, Expr, FoundBefore, InlineTest, Or, Rule
+from killswitch.policy.schema import DURATION, EVENTS, IDENTIFIER, describe
 from killswitch.policy.source import Map, Node, Scalar, Seq
 from killswitch.policy.suggest import quoted
+from killswitch.policy.sums import SUMS, sums_of
 from killswitch.policy.values import Reader
 
 MAX_PROBLEMS = 500  # of one file that are told: past that it is no policy
@@ -34,8 +35,10 @@ class RuleBuilder:
         groups = self._match(node.get("match"), on if on in EVENTS else "")
         condition = self._condition(node.get("condition"), groups)
         for_ns = self._for(node.get("for"), on)
+        # What a group with problems would have asked for is not known.
+        timespan_ns = self._timespan(node, on, condition if len(self.problems) == before else None)
         response = self._response(node.get("response"), on)
-        act, evidence = self._act(node)
+        act, evidence = self._act(node, on)
         tests = self._tests(node.get("tests"), on if on in EVENTS else "")
         identity, level = self._text(node, "id"), self._text(node, "level")
         if len(self.problems) > before or condition is None or level not in tuple(Level) or on not in EVENTS:
@@ -50,6 +53,7 @@ class RuleBuilder:
             condition=condition,
             response=response,
             for_ns=for_ns,
+            timespan_ns=timespan_ns,
             description=self._text(node, "description"),
             references=self._texts(node.get("references")),
             false_positives=self._texts(node.get("falsepositives")),
@@ -73,9 +77,15 @@ class RuleBuilder:
     def _texts(self, node: Node | None) -> tuple[str, ...]:
         return tuple(i.text for i in node.items if isinstance(i, Scalar)) if isinstance(node, Seq) else ()
 
-    def _act(self, node: Map) -> tuple[Act | None, Evidence | None]:
+    def _act(self, node: Map, on: str) -> tuple[Act | None, Evidence | None]:
         """``act`` and ``evidence``, which go together. What is none of their words is told by the shape's check."""
         act, evidence = self._text(node, "act"), self._text(node, "evidence")
+        if on == "finding":
+            for key in ("act", "evidence"):
+                if (given := node.get(key)) is not None:
+                    hint = f"remove it, or ask for 'finding.{key}'"
+                    self._problem(given, f"'{key}' has no sense with 'on: finding': the findings say it", hint)
+            return None, None
         if bool(act) != bool(evidence):
             here, lacks = ("act", "evidence") if act else ("evidence", "act")
             words = Evidence if act else Act
@@ -133,11 +143,32 @@ class RuleBuilder:
         return expr
 
     def _for(self, node: Node | None, on: str) -> int:
-        if not isinstance(node, Scalar) or not re.fullmatch(r"(\d+(\.\d+)?(ns|us|ms|s|m|h))+", node.text):
-            return 0
-        if on in EVENTS and on != "cpu":
+        if isinstance(node, Scalar) and re.fullmatch(DURATION.pattern, node.text) and on in EVENTS and on != "cpu":
             hint = "'on: cpu' comes in windows, and is the only one that lasts: remove 'for'"
+            if on == "finding":
+                hint = "how far back findings add up is 'timespan'"
             self._problem(node, f"'for' has no sense with 'on: {on}', which happens in an instant", hint)
+            return 0
+        return self._duration(node)
+
+    def _timespan(self, node: Map, on: str, condition: Expr | None) -> int:
+        """How far back findings add up: needed where the condition has sums, refused where nothing adds up."""
+        given = node.get("timespan")
+        if given is not None and on in EVENTS and on != "finding":
+            self._problem(given, f"'timespan' has no sense with 'on: {on}'", "findings add up with 'on: finding'")
+            return 0
+        summed = condition is not None and sums_of(condition)
+        if given is None and summed:
+            hint = "say over how long they add up, as in timespan: 10m"
+            self._problem(node, f"a rule that asks for '{sorted(summed)[0]}' needs the key 'timespan'", hint)
+        elif given is not None and condition is not None and on == "finding" and not summed:
+            hint = f"ask for one of {', '.join(SUMS)}, or remove 'timespan'"
+            self._problem(given, "'timespan' changes nothing: the condition adds nothing up", hint)
+        return self._duration(given)
+
+    def _duration(self, node: Node | None) -> int:
+        """Nanoseconds, 0 = none given. What does not even look like a duration is told by the shape's check."""
+        if not isinstance(node, Scalar) or not re.fullmatch(DURATION.pattern, node.text):
             return 0
         try:
             return parse_duration(node.text)
@@ -158,6 +189,9 @@ class RuleBuilder:
             elif response is Response.DENY and on != "wire" and on in EVENTS:
                 hint = "use kill_process: SIGKILL before the new program's first instruction" if on == "exec" else ""
                 self._problem(item, f"'deny' is refused: nothing can make an event of 'on: {on}' not happen", hint)
+            elif response is Response.KILL_PROCESS and on == "finding":
+                hint = "use freeze or terminate, or put kill_process into the rules that find it"
+                self._problem(item, "'kill_process' has no sense with 'on: finding': a sum is no process's", hint)
             elif response is Response.KILL_PROCESS and on == "exit":
                 self._problem(item, "'kill_process' has no sense with 'on: exit': the process is gone", "remove it")
             chosen[response] = None
@@ -170,9 +204,30 @@ class RuleBuilder:
         for item in node.items:
             if not isinstance(item, Map):
                 continue
-            event, expect = item.get("event"), item.get("expect")
-            reader = Reader(self.file, on, self.lists, self.problems)
-            fields = reader.event(event) if event is not None else None
-            if fields is not None and isinstance(expect, Scalar):
+            wanted, other = ("findings", "event") if on == "finding" else ("event", "findings")
+            given, wrong, expect = item.get(wanted), item.get(other), item.get("expect")
+            if wrong is not None and on:
+                self._problem(wrong, f"a test of 'on: {on}' has no '{other}'", f"give '{wanted}'")
+            elif given is None and on:
+                self._problem(item, f"a test of 'on: {on}' needs the key '{wanted}'")
+            if given is None or not isinstance(expect, Scalar):
+                continue
+            if on == "finding":
+                series = self._series(given)
+                tests.append(InlineTest({}, expect.text == "match", item.line, item.column, series))
+                continue
+            fields = Reader(self.file, on, self.lists, self.problems).event(given)
+            if fields is not None:
                 tests.append(InlineTest(fields, expect.text == "match", item.line, item.column))
         return tuple(tests)
+
+    def _series(self, node: Node) -> tuple[FoundBefore, ...]:
+        """``findings`` of a test; the shape has been checked."""
+        return tuple(
+            FoundBefore(
+                self._duration(item.get("after")),
+                *(self._text(item, key) for key in ("rule", "policy", "act", "evidence", "level")),
+            )
+            for item in (node.items if isinstance(node, Seq) else ())
+            if isinstance(item, Map)
+        )

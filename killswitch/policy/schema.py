@@ -16,7 +16,7 @@ from killswitch.policy.source import Map, Node, Scalar, Seq
 from killswitch.policy.suggest import did_you_mean, quoted
 
 API_VERSION = "killswitch/v1"
-EVENTS = ("exec", "fork", "exit", "connect", "listen", "wire", "file", "flow", "cgroup_move", "cpu")
+EVENTS = ("exec", "fork", "exit", "connect", "listen", "wire", "file", "flow", "cgroup_move", "cpu", "finding")
 IDENTIFIER = r"[a-z0-9][a-z0-9._-]{0,63}"
 NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 
@@ -82,11 +82,25 @@ class Record:
 Type = Text | Choice | Whole | Items | Named | Given | Record
 
 _TEXTS = Items(Text())
+DURATION = Text(r"(\d+(\.\d+)?(ns|us|ms|s|m|h))+", "a duration, as in 20s, 5m or 1h500ms")
+FOUND = Record(
+    "a finding",
+    {
+        "rule": Key(Text(), "The rule that was found. Of a rule of this policy the rest is known."),
+        "policy": Key(Text(), "Its policy, where it is another one."),
+        "act": Key(Choice(tuple(Act), "an act"), "What it is evidence of."),
+        "evidence": Key(Choice(tuple(Evidence), "a kind of evidence"), "Of which kind."),
+        "level": Key(Choice(tuple(Level), "a level"), "The rule's level."),
+        "after": Key(DURATION, "How long after the one before."),
+    },
+)
 TEST = Record(
     "a test",
     {
-        "event": Key(
-            Given("event"), "An event, by its fields: {process.executable: /tmp/x, process.args: [x, -a]}.", True
+        "event": Key(Given("event"), "An event, by its fields: {process.executable: /tmp/x, process.args: [x, -a]}."),
+        "findings": Key(
+            Items(FOUND, maximum=100),
+            "For 'on: finding': findings of one workload, in their order. The last one is what is judged.",
         ),
         "expect": Key(
             Choice(("match", "no_match"), "an expectation"), "Whether the rule is to match that event.", True
@@ -117,9 +131,10 @@ RULE = Record(
             Text(), "The names of 'match' joined by and, or, not, parentheses, '1 of x*', 'all of them'.", True
         ),
         "for": Key(
-            Text(r"(\d+(\.\d+)?(ns|us|ms|s|m|h))+", "a duration, as in 20s, 5m or 1h500ms"),
+            DURATION,
             "How long the condition must hold (only for 'on: cpu').",
         ),
+        "timespan": Key(DURATION, "Over how long findings add up (only for 'on: finding')."),
         "response": Key(Items(Choice(tuple(Response), "a response")), "What is done in mode enforce.", True),
         "tests": Key(Items(TEST), "Events that the rule must match, and must not match."),
         "references": Key(_TEXTS, "Where to read more."),

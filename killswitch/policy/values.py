@@ -10,6 +10,7 @@ import ipaddress
 import re
 import shlex
 
+from killswitch.commands import Act, Evidence
 from killswitch.errors import Problem
 from killswitch.policy import wildcard
 from killswitch.policy.catalogue import FIELDS, FieldType, allowed_modifiers
@@ -18,6 +19,7 @@ from killswitch.policy.model import Predicate
 from killswitch.policy.schema import describe
 from killswitch.policy.source import Map, Node, Scalar, Seq
 from killswitch.policy.suggest import did_you_mean, quoted
+from killswitch.policy.sums import COUNTED
 
 Value = str | int | float | bool
 MAX_TEXT = 1024  # characters in one value
@@ -26,7 +28,14 @@ FLAGS = ("all", "cased")
 MODIFIERS = (*OPERATORS, *FLAGS)
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?")
-_LIMITS = {"port": (0, 65535), "share": (0, 1), "count": (0, 2**63 - 1)}
+_LIMITS = {
+    "port": (0, 65535),
+    "share": (0, 1),
+    "count": (0, 2**63 - 1),
+    "kinds": (0, len(Evidence)),
+    "acts": (0, len(Act)),
+    "sum": (0, COUNTED),
+}
 
 
 class ValueProblem(Exception):

@@ -338,5 +338,5 @@ def test_every_key_of_the_shape_reaches_the_model() -> None:
     rule = next(k.type for n, k in POLICY.keys.items() if n == "rules")
     record = getattr(rule, "of", None)
     assert isinstance(record, Record)
-    names = {f.name for f in dataclasses.fields(Rule)} | {"match", "for", "falsepositives"}
+    names = {f.name for f in dataclasses.fields(Rule)} | {"match", "for", "timespan", "falsepositives"}
     assert set(record.keys) <= names
