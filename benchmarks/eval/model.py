@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 CORPUS = Path(__file__).parent / "corpus"
+SHARED = CORPUS / "shared"
 EVIDENCE = ("name", "arguments", "wire", "behaviour")
 MALICIOUS = ("mining", "hashing", "tunnel", "probing", "disguise", "persistence")
 GOALS = ("logins", "shares", "shells", "relayed", "listens", "reached", "questions", "cpu", "output", "received")
@@ -43,6 +44,7 @@ class Case:
     debian: tuple[str, ...] = ()  # packages
     pypi: tuple[str, ...] = ()
     standins: tuple[str, ...] = ()  # programs of tests/rig/programs, put into the directory under their own names
+    shared: tuple[str, ...] = ()  # files of corpus/shared, put into the directory
     files: Mapping[str, str] = field(default_factory=dict)  # path below the directory -> text; "#!" makes it executable
     names: Mapping[str, str] = field(default_factory=dict)  # further DNS names -> address or service
     goal: Mapping[str, int | str] = field(default_factory=dict)  # what a malicious case attains when nobody stops it
@@ -59,7 +61,7 @@ class Case:
 
 
 _KEYS = {"class": "kind", **{f.name: f.name for f in fields(Case) if f.name not in ("kind", "malicious")}}
-_LISTS = ("disguises", "evidence", "debian", "pypi", "standins", "output")
+_LISTS = ("disguises", "evidence", "debian", "pypi", "standins", "shared", "output")
 
 
 def load(directory: Path = CORPUS) -> tuple[Case, ...]:
@@ -125,6 +127,9 @@ def _check(where: str, case: Case) -> None:
         raise CorpusError(f"{where}: needs 'evidence': which kinds should catch it")
     if case.start not in ("cgroup", "run"):
         raise CorpusError(f"{where}: start {case.start!r}: must be cgroup or run")
+    for name in case.shared:
+        if not (SHARED / name).is_file():
+            raise CorpusError(f"{where}: shared file {name!r}: there is none in {SHARED}")
     for path in case.files:
         if path.startswith("/") or ".." in Path(path).parts:
             raise CorpusError(f"{where}: file {path!r}: must lie below the case's directory")

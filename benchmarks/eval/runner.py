@@ -8,19 +8,20 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.eval.model import Case
+from benchmarks.eval.model import SHARED, Case
 from benchmarks.eval.outcome import Found, Outcome
 from benchmarks.eval.site import ENDS_WITH_US, GATEWAY4, NEAR4, PLACES, PLACES6, Site
 from killswitch.commands import FREE, Finding, Response, Step
 from killswitch.control.service import IncidentInfo, WorkloadInfo
 from tests.rig import clean_host
-from tests.rig.build import program
+from tests.rig.build import PROGRAMS, program
 from tests.rig.daemon import Daemon
 
 SETUP_SECONDS = 240.0
@@ -66,7 +67,8 @@ class Bench:
     python: Path  # directory of the interpreter that has the corpus's PyPI packages
     directory: Path
     rules: dict[str, tuple[str, str]]
-    enforce: bool = True
+    mode: str  # see Eval
+    stop: threading.Event  # set: end what runs
 
 
 def run_case(bench: Bench, case: Case) -> Outcome:
@@ -105,6 +107,8 @@ class _Run:
         (ssh / "id_ed25519").chmod(0o600)
         for name in self.case.standins:
             shutil.copy(program(name), self.directory / name)
+        for name in self.case.shared:
+            shutil.copy(SHARED / name, self.directory / name)
         for path, text in self.case.files.items():
             target = self.directory / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +131,7 @@ class _Run:
             "LOGNAME": "root",
             "LANG": "C.UTF-8",
             "WORK": str(self.directory),
+            "SOURCES": str(PROGRAMS),
             "WEBROOT": str(self.bench.site.web_directory),
             "NETNS": self.bench.site.near,
             **dict.fromkeys(TRUST, authority),
@@ -231,7 +236,7 @@ class _Run:
         if found is not None and found.desired != FREE:
             client.release(str(found.id), "the case is over", stage="all")
         path = Path(found.path) if found else self.bench.daemon.cgroup_dir / self.cgroup_name
-        if path.is_dir():
+        with contextlib.suppress(FileNotFoundError):  # ``killswitch run`` takes its cgroup away itself
             clean_host.remove_cgroup(path)
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
@@ -264,9 +269,10 @@ class _Run:
                 and not (self.case.malicious and self._lives_on(info))
             ):
                 break
-            if now - started > self.case.seconds:
+            if now - started > self.case.seconds or self.bench.stop.wait(0.1):
                 break
-            time.sleep(0.1)
+            if self.bench.mode == "works" and self._attained(self.bench.site.report(), cpu):
+                break
         report = self.bench.site.report()
         incidents = [i for i in self.bench.daemon.client.incidents(limit=500) if i.workload == info.id]
         cut_ns = min((r.finished_ns for i in incidents for r in i.receipts if r.step is Step.SEVER), default=0)
@@ -293,19 +299,13 @@ class _Run:
         flows = [flow for flow in report["flows"] if not _is_resolver(flow)]
         offset = time.time_ns() - time.monotonic_ns()
         output = self._output()
-        counted: dict[str, int | float] = {
-            **{k: report[k] for k in ("logins", "shares", "shells", "relayed", "received")},
-            "questions": len(report["questions"]),
-            "reached": len({tuple(f[:3]) for f in flows}),
-            "cpu": round(cpu, 1),
-        }
         return Outcome(
             case=self.case.id,
             malicious=self.case.malicious,
             kind=self.case.kind,
             contained=contained,
             status=status,
-            goal_reached=_attained(self.case, counted, set(report["listened"]), output),
+            goal_reached=self._attained(report, cpu),
             bytes_left=sum(f[3] for f in flows),
             packets_left=sum(f[4] for f in flows),
             bytes_after_cut=sum(f[3] for f in flows if f[6] > cut_ns + offset) if cut_ns else 0,
@@ -331,6 +331,25 @@ class _Run:
             summary=finding.summary[:300],
         )
 
+    def _attained(self, report: dict[str, Any], cpu: float) -> bool:
+        """Whether the case has reached what it is after: all that its goal names."""
+        counted: dict[str, float] = {
+            **{k: report[k] for k in ("logins", "shares", "shells", "relayed", "received")},
+            "questions": len(report["questions"]),
+            "reached": len({tuple(f[:3]) for f in report["flows"] if not _is_resolver(f)}),
+            "cpu": cpu,
+        }
+        for key, wanted in self.case.goal.items():
+            if key == "output":
+                reached = str(wanted) in self._output()
+            elif key == "listens":
+                reached = int(wanted) in report["listened"]
+            else:
+                reached = counted[key] >= int(wanted)
+            if not reached:
+                return False
+        return bool(self.case.goal)
+
     def _output(self) -> str:
         return (self.directory / ".private/output").read_bytes()[-(1 << 20) :].decode(errors="replace")
 
@@ -344,17 +363,3 @@ def _cpu_seconds(cgroup: Path) -> float:
 
 def _is_resolver(flow: list[Any]) -> bool:
     return flow[0] in (GATEWAY4, "fd44::1") and flow[2] == 53
-
-
-def _attained(case: Case, counted: dict[str, int | float], listened: set[int], output: str) -> bool:
-    """Whether the case has reached what it is after: all that its goal names."""
-    for key, wanted in case.goal.items():
-        if key == "output":
-            reached = str(wanted) in output
-        elif key == "listens":
-            reached = int(wanted) in listened
-        else:
-            reached = counted[key] >= int(wanted)
-        if not reached:
-            return False
-    return bool(case.goal)

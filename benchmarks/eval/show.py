@@ -23,7 +23,7 @@ def line(case: Case, outcome: Outcome) -> str:
         mark = f"[bold red]{word.upper()}[/]" if word else "[green]left alone[/]"
         rules = ", ".join(sorted({f"{f.rule}{'!' * f.acts}" for f in outcome.found}))
         return f"{mark} {case.id} [dim]{outcome.seconds:.1f} s{' · ' + rules if rules else ''}[/]"
-    if outcome.mode == "monitor":
+    if outcome.mode != "enforce":
         mark = "[green]works[/]" if outcome.goal_reached else "[bold red]DOES NOT WORK[/]"
         rules = ", ".join(sorted({f"{f.rule}{'!' * f.acts}" for f in outcome.found}))
         return f"{mark} {case.id} [dim]{outcome.seconds:.1f} s · {rules or 'nothing found'}[/]"
@@ -40,7 +40,9 @@ def report(console: Console, outcomes: Sequence[Outcome], cases: Sequence[Case])
     """Everything: by class, by evidence, what was done to innocents, the weakest points."""
     malicious = [o for o in outcomes if o.malicious]
     innocent = [o for o in outcomes if not o.malicious]
-    if malicious:
+    if malicious and malicious[0].mode != "enforce":
+        console.print(_evidence(malicious, cases))
+    elif malicious:
         console.print(_classes(malicious))
         console.print(_evidence(malicious, cases))
         _escapes(console, malicious, cases)

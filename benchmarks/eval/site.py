@@ -88,8 +88,8 @@ class Site:
         for address in (*PLACES.values(), *PLACES6.values()):
             ip("-n", self.far, "address", "add", address, "dev", "lo", *(("nodad",) if ":" in address else ()))
         # All the rest of the world is here: the far side takes every address for its own.
-        ip("-n", self.far, "route", "add", "local", "default", "dev", "lo")
-        ip("-n", self.far, "-6", "route", "add", "local", "default", "dev", "lo")
+        ip("-n", self.far, "route", "add", "local", "default", "dev", "lo", "table", "main")
+        ip("-n", self.far, "-6", "route", "add", "local", "default", "dev", "lo", "table", "main")
 
     def _certificate(self) -> None:
         """Of a CA that the workload is told to trust, good for every name and address that is known here."""

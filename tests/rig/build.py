@@ -12,6 +12,7 @@ FLAGS = {
     "nothing": ["-nostdlib", "-static", "-ffreestanding", "-O2"],
     "tracer": ["-nostdlib", "-static", "-ffreestanding", "-fno-stack-protector", "-O2"],
     "burner": ["-O2", "-static", "-pthread"],
+    "miner": ["-O2", "-static", "-pthread", "-Wno-unused-result"],
     "sender": ["-O2", "-Wno-unused-result"],
 }
 
@@ -20,7 +21,8 @@ def program(name: str) -> Path:
     """The compiled stand-in ``tests/rig/programs/<name>.c``. Raises RuntimeError with the compiler's words."""
     source = PROGRAMS / f"{name}.c"
     flags = FLAGS.get(name, ["-O2", "-static"])
-    key = hashlib.sha256(source.read_bytes() + repr(flags).encode()).hexdigest()[:16]
+    headers = b"".join(h.read_bytes() for h in sorted(PROGRAMS.glob("*.h")))
+    key = hashlib.sha256(source.read_bytes() + headers + repr(flags).encode()).hexdigest()[:16]
     target = BUILT / key / name
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
