@@ -19,9 +19,9 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.eval import score, show
-from benchmarks.eval.schedule import Eval
 from benchmarks.eval.model import Case, CorpusError, choose, load
 from benchmarks.eval.outcome import Outcome
+from benchmarks.eval.schedule import Eval
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "build/eval/results.jsonl"

@@ -31,7 +31,7 @@ AFTER_END = 1.0  # s in which what the kernel saw last is judged
 OUTPUT_KEPT = 4000  # bytes of what it printed
 # Where work and attacks write on a machine: a case gets empty ones of its own.
 PRIVATE = (
-    "/var/spool/cron",
+    "/var/spool",
     "/etc/cron.d",
     "/etc/cron.daily",
     "/etc/systemd/system",
@@ -117,6 +117,7 @@ class _Run:
         private = self.directory / ".private"
         for place in PRIVATE:
             (private / place.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        (private / "var/spool/cron/crontabs").mkdir(parents=True, exist_ok=True)
         (private / "resolv.conf").write_text(f"nameserver {GATEWAY4}\noptions timeout:1 attempts:2\n")
         (private / "hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n{NEAR4} workload\n")
         for name, script in (("run.sh", self.case.run), ("setup.sh", self.case.setup), ("far.sh", self.case.far)):

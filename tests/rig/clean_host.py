@@ -6,6 +6,7 @@ lives are left alone.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -92,8 +93,20 @@ def remove_cgroup(top: Path) -> None:
                 _kill(pid)
         time.sleep(0.01)
     for path in sorted((p for p in top.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)):
-        path.rmdir()
-    top.rmdir()
+        _remove_empty(path)
+    _remove_empty(top)
+
+
+def _remove_empty(cgroup: Path) -> None:
+    """What is listed no longer may still be on its way out: for that moment the kernel says EBUSY."""
+    for _ in range(200):
+        try:
+            return cgroup.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        time.sleep(0.01)
+    cgroup.rmdir()
 
 
 def _kill(pid: int) -> None:
