@@ -18,6 +18,7 @@
 #define MAX_INODES 1024
 #define WIRE_WINDOW 1024 /* bytes of a flow, each way, that are read and judged */
 #define WIRE_KEPT 128    /* of which so many are kept to be shown */
+#define WIRE_NAME 256    /* and so many of a name: DNS and TLS have none longer that a resolver would take */
 #define CODE_BYTES 64    /* of code that are kept of each sampled address: about a dozen instructions */
 #define NS_PER_TICK 10000000 /* USER_HZ is 100 on every architecture that we run on */
 
@@ -50,6 +51,14 @@ enum wire_direction {
 	WIRE_SENT = 0,
 	WIRE_RECEIVED = 1,
 	WIRE_DIRECTIONS = 2,
+};
+
+enum wire_name_kind {
+	NAME_NONE = 0,
+	NAME_QUESTION = 1,     /* as text, of DNS over TCP */
+	NAME_SERVER = 2,       /* as text, of TLS */
+	NAME_RAW_QUESTION = 3, /* as it is in the datagram: lengths and labels */
+	NAME_KINDS = 4,
 };
 
 enum loss_reason {
@@ -125,8 +134,8 @@ struct socket_event {
 	u8 padding[6];
 };
 
-/* EVENT_WIRE: the first bytes of a flow, when they have met a predicate. header.pid and what follows it are of the process
- * that made the connection or the listening socket, 0 = not known. */
+/* EVENT_WIRE: the first bytes of a flow or a datagram, when they have met a predicate. header.pid and what follows it are of
+ * the process that made the socket, connected it, or listened with it; 0 = not known. */
 struct wire_event {
 	struct event_header header;
 	u64 predicates[PREDICATE_WORDS];
@@ -144,9 +153,13 @@ struct wire_event {
 	u8 maker_known; /* predicates hold those of the process's program, too */
 	u8 sent_len;
 	u8 received_len;
-	u8 padding[7];
+	u8 outbound; /* it was made here, and not accepted */
+	u8 name_kind;
+	u8 name_len;
+	u8 padding[4];
 	u8 sent[WIRE_KEPT];
 	u8 received[WIRE_KEPT];
+	u8 name[WIRE_NAME];
 };
 
 /* EVENT_CGROUP_*; header.cgroup_id is the one that was left. Followed by path_len bytes of path. */
@@ -202,33 +215,65 @@ struct process_bits {
 };
 
 #define WIRE_CHUNK 128 /* bytes that are taken out of a packet at a time */
+#define NAME_PIECE 32  /* the same, while names are looked for */
 
-/* How far one direction of a flow has been walked, and what the last step came to. */
-struct wire_walk {
-	struct predicate_set bits;
-	struct predicate_set judged;  /* with those of the other direction and of the maker's program */
-	struct predicate_set unknown; /* those of the maker's program, while nothing is known of it */
-	u32 state;
-	u32 next_seq; /* TCP: of the byte that comes next */
-	u32 walked;
-	s32 clause;
-	u8 begun;
-	u8 done;  /* nothing more is to be judged this way */
-	u8 known; /* what is known of the maker's program was said by the tables in force */
-	u8 sever;
-	u8 deny;
-	u8 padding[3];
-	u8 chunk[WIRE_CHUNK];
-};
-
-/* What is known of a socket's flow. Each direction writes its own half: the two may run at one time. */
-struct wire_flow {
-	struct wire_walk walk[WIRE_DIRECTIONS];
-	struct process_bits maker;
+/* Who made a socket: an accepted connection begins with what its listening socket had. */
+struct wire_maker {
+	struct process_bits program;
 	u64 cgroup_id;
+	u64 told_ns; /* when a datagram of it was last an event */
 	u32 pid;
 	u32 uid;
 	char comm[COMM_BYTES];
+	u8 outbound; /* it was connected */
+	u8 padding[7];
+};
+
+/* How far one direction of a flow has been walked. */
+struct wire_walk {
+	struct predicate_set bits;
+	u32 state;
+	u32 next_seq; /* TCP: of the byte that comes next */
+	u32 walked;
+	u8 begun;
+	u8 over; /* its first bytes need no walking any more */
+	u8 done; /* nothing more is to be judged this way */
+	u8 padding[1];
+	u8 chunk[WIRE_CHUNK];
+};
+
+/* How far the names in what a flow sends have been read: see names.h. */
+struct name_parser {
+	u32 skip;   /* bytes to be passed over */
+	u32 number; /* that is being read */
+	u32 left;   /* bytes of the TLS record, or of the DNS message */
+	u32 inner;  /* bytes of the list of extensions */
+	u16 start;
+	u16 state;
+	u16 name_left; /* bytes of the server's name, or of the label */
+	u16 questions;
+	u8 phase;
+	u8 wanted; /* bytes that the number still lacks */
+	u8 head;   /* bytes of the record's header that were read; of DNS: the name has begun */
+	u8 server; /* this extension is the server's name */
+	u8 ends;   /* the name has ended: a NUL is to be walked */
+	u8 over;
+	u8 kept; /* the name has met something; it is whole, and not to be overwritten */
+	u8 name_len;
+	u8 kind;
+	u8 unread; /* something was there that could not be read to its end */
+	u8 here; /* bytes in the chunk */
+	u8 padding[1];
+	u32 taken; /* bytes of what is being read that have been */
+	u32 ahead; /* bytes of the packet that have not */
+	u8 name[WIRE_NAME];
+	u8 chunk[NAME_PIECE];
+};
+
+/* What is known of a TCP flow. Each direction writes its own half: the two may run at one time. */
+struct wire_flow {
+	struct wire_walk walk[WIRE_DIRECTIONS];
+	struct name_parser names; /* in what is sent */
 	u32 generation; /* of the tables that walk it */
 	u8 denied;
 	u8 padding[3];
@@ -325,8 +370,13 @@ struct policy_meta {
 	u32 n_wire_clauses; /* they lie behind the others */
 	u32 start_sent;     /* 0 = no rule looks at the wire this way */
 	u32 start_received;
+	u32 start_host;
+	u32 start_address4;
+	u32 start_address6;
+	u32 start_port;
 	u32 padding;
-	struct predicate_set wire_bits; /* those that the wire decides; the rest are of the process's program */
+	struct predicate_set wire_bits; /* those that the flow decides; the rest are of the process's program */
+	struct predicate_set told_bits; /* of those, the ones that are worth an event */
 	struct grammar grammars[MAX_GRAMMARS];
 };
 

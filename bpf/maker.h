@@ -17,7 +17,7 @@ static __always_inline struct policy_meta *policy_in_force(u32 *half)
 
 static __always_inline bool wire_is_judged(struct policy_meta *meta)
 {
-	return meta && (meta->start_sent | meta->start_received);
+	return meta && (meta->start_sent | meta->start_received | meta->start_host | meta->told_bits.word[0]);
 }
 
 /* A new process runs its parent's program until it executes one of its own. */
@@ -34,21 +34,21 @@ static __always_inline void inherit_bits(u32 parent, u32 child, u64 start_ticks,
 }
 
 /* In the context of the task that makes the socket, or connects it. */
-static __always_inline void note_maker(struct wire_flow *flow)
+static __always_inline void note_maker(struct wire_maker *maker)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct process_bits *known = bpf_map_lookup_elem(&process_bits, &tgid);
 	u64 start = start_ticks_of(task);
 
-	flow->pid = tgid;
-	flow->uid = bpf_get_current_uid_gid();
-	flow->cgroup_id = cgroup_id_of(cgroup_of(task));
-	BPF_CORE_READ_INTO(&flow->comm, task, comm);
-	flow->maker = (struct process_bits){};
+	maker->pid = tgid;
+	maker->uid = bpf_get_current_uid_gid();
+	maker->cgroup_id = cgroup_id_of(cgroup_of(task));
+	BPF_CORE_READ_INTO(&maker->comm, task, comm);
+	maker->program = (struct process_bits){};
 	if (known && known->start_ticks == start)
-		flow->maker = *known;
-	flow->maker.start_ticks = start;
+		maker->program = *known;
+	maker->program.start_ticks = start;
 }
 
 #endif

@@ -146,10 +146,18 @@ struct {
 	__type(value, struct process_bits);
 } process_bits SEC(".maps") __weak;
 
-/* What is known of a socket's flow. An accepted connection begins with what its listening socket had: who made that. */
+/* Who made a socket. An accepted connection begins with what its listening socket had. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct wire_maker);
+} wire_makers SEC(".maps") __weak;
+
+/* What is known of a socket's flow, from its first byte on. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct wire_flow);
 } wire_flows SEC(".maps") __weak;

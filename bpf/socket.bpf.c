@@ -57,14 +57,16 @@ static __always_inline bool seen_lately(struct socket_event *e)
 /* Whose the flow is from now on. Nothing to do while no rule looks at the wire. */
 static __always_inline void note_connecting(struct bpf_sock_addr *ctx)
 {
-	struct wire_flow *flow;
+	struct wire_maker *maker;
 	u32 half;
 
 	if (!wire_is_judged(policy_in_force(&half)) || !ctx->sk)
 		return;
-	flow = bpf_sk_storage_get(&wire_flows, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	if (flow)
-		note_maker(flow);
+	maker = bpf_sk_storage_get(&wire_makers, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!maker)
+		return;
+	note_maker(maker);
+	maker->outbound = 1;
 }
 
 static __always_inline int judge_address(struct bpf_sock_addr *ctx, u8 family, enum socket_operation operation)
@@ -131,14 +133,14 @@ int on_sock_create(struct bpf_sock *ctx)
 {
 	u32 slot, half;
 	struct workload *w = attached_workload(&slot);
-	struct wire_flow *flow;
+	struct wire_maker *maker;
 
 	if (w && w->severed)
 		return DENY;
 	if (wire_is_judged(policy_in_force(&half))) {
-		flow = bpf_sk_storage_get(&wire_flows, ctx, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-		if (flow)
-			note_maker(flow);
+		maker = bpf_sk_storage_get(&wire_makers, ctx, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+		if (maker)
+			note_maker(maker);
 	}
 	return ALLOW;
 }

@@ -196,6 +196,11 @@ ACCEPTS = 0x8000  # set in a next-state entry when the state it names accepts so
 BIT_MEMFD = 0  # the executable is a memfd
 BIT_UNLINKED = 1  # the executable has no name any more (nlink 0)
 BIT_TRUNCATED = 2  # the arguments are longer than the window
+# Of a flow:
+BIT_OUTBOUND = 4  # the workload made the connection, and did not accept it
+BIT_UDP = 5  # a datagram of UDP
+BIT_DNS = 6  # it asks for a name
+BIT_TLS = 7  # it is TLS, and names the server
 FIRST_FREE_BIT = 8
 
 
@@ -243,5 +248,12 @@ class KernelTables:
     # their end, which nobody knows. Start 0 = no rule looks that way.
     start_sent: int = 0
     start_received: int = 0
-    wire_bits: int = 0  # the bits that the wire decides; a wire clause's others are those of the maker's program
+    wire_bits: int = 0  # the bits that the flow decides; a wire clause's others are those of the maker's program
     wire_clauses: tuple[Clause, ...] = ()
+    # A name that is asked for (DNS) or that a server is called by (TLS), with a NUL at its end.
+    start_host: int = 0
+    # The far side's address, 4 or 16 bytes (IPv4 in IPv6 as IPv4), and its port, 2 bytes; all in network order.
+    start_address4: int = 0
+    start_address6: int = 0
+    start_port: int = 0
+    told_bits: int = 0  # those of wire_bits whose first appearance in a flow is an event

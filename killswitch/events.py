@@ -152,7 +152,8 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """The first bytes of a flow have met what a rule looks for (a TCP connection of the workload, made by it or to it)."""
+    """The first bytes of a flow have met what a rule looks for: a TCP connection of the workload, made by it or to it, or a
+    datagram of UDP."""
 
     time_ns: int
     workload: int
@@ -173,6 +174,9 @@ class Wire:
     clause: int  # index of the first enforcing clause of the wire that matched, -1 = none
     done: Done
     verdict_ns: int  # from the packet to the verdict
+    question: bytes = b""  # the name that it asks for (DNS), as far as it is known
+    server_name: bytes = b""  # the name that it calls the server by (TLS)
+    outbound: bool = True  # the workload made the connection; False = it accepted it
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ def _listen(e: Listen) -> str:
 def _wire(e: Wire) -> str:
     acts = [word for flag, word in ((Done.DENIED, "denied"), (Done.SEVERED, "severed")) if flag in e.done]
     act = " " + click.style("+".join(acts), fg="bright_red", bold=True) if acts else ""
-    opening = e.sent if e.direction == "sent" else e.received
+    opening = e.question or e.server_name or (e.sent if e.direction == "sent" else e.received)
     where = f"{'to' if e.direction == 'sent' else 'from'} {_address(e.remote_ip, e.remote_port)}"
     return f"{_who(e)} ({printable(e.comm)}) {e.transport} {where}: {printable(opening)}{act}"
 

@@ -76,6 +76,12 @@ def summarise(event: Event, process: Process | None, *, reasons: str = "", held_
             verb = "tried to send" if event.done else "sent"
             verb = verb if sent else ("was to be sent" if event.done else "was sent")
             where = _address(event.remote_ip, event.remote_port)
+            if event.question:
+                verb, what = "tried to ask" if event.done else "asked", printable(event.question)
+                return f"{who} {verb} {where} ({event.transport}) for the name {what}"
+            if event.server_name:
+                verb, what = "tried to begin TLS" if event.done else "began TLS", printable(event.server_name)
+                return f"{who} {verb} with {where}, calling it {what}"
             what = printable(event.sent if sent else event.received, MAX_TEXT // 2)
             return f"{who} {verb} {'to' if sent else 'by'} {where} ({event.transport}): {what}"
         case File():

@@ -19,6 +19,7 @@ ARGV_WINDOW = 4096
 WIRE_WINDOW = 1024  # bytes of a flow, each way, that are judged
 CODE_BYTES = 64  # of code that are kept of each sampled address
 WIRE_KEPT = 128  # of which so many are kept to be shown
+WIRE_NAME = 256  # and so many of a name
 
 
 class Kind(enum.IntEnum):
@@ -60,11 +61,20 @@ class Direction(enum.IntEnum):
     DIRECTIONS = 2
 
 
+class NameKind(enum.IntEnum):
+    NONE = 0
+    QUESTION = 1
+    SERVER = 2
+    RAW_QUESTION = 3
+    KINDS = 4
+
+
 ENUMS: dict[str, tuple[str, type[enum.IntEnum]]] = {
     "event_kind": ("EVENT_", Kind),
     "socket_operation": ("OPERATION_", Operation),
     "loss_reason": ("LOST_", LossReason),
     "wire_direction": ("WIRE_", Direction),
+    "wire_name_kind": ("NAME_", NameKind),
 }
 
 
@@ -147,9 +157,13 @@ WIRE = HEADER.then(
     ("maker_known", "B"),
     ("sent_len", "B"),
     ("received_len", "B"),
-    ("padding", "7x"),
+    ("outbound", "B"),
+    ("name_kind", "B"),
+    ("name_len", "B"),
+    ("padding", "4x"),
     ("sent", f"{WIRE_KEPT}s"),
     ("received", f"{WIRE_KEPT}s"),
+    ("name", f"{WIRE_NAME}s"),
 )
 CGROUP = HEADER.then(("to_cgroup", "Q"), ("to_workload", "Q"), ("path_len", "I"), ("padding", "4x"))
 
@@ -227,8 +241,13 @@ POLICY_META = Layout(
         ("n_wire_clauses", "I"),
         ("start_sent", "I"),
         ("start_received", "I"),
+        ("start_host", "I"),
+        ("start_address4", "I"),
+        ("start_address6", "I"),
+        ("start_port", "I"),
         ("padding", "4x"),
         ("wire_bits", "32s"),
+        ("told_bits", "32s"),
         ("grammars", "16I"),
     )
 )

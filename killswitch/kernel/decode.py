@@ -137,14 +137,27 @@ def _decode_listen(buffer: Buffer, at: int) -> Listen:
 def _decode_wire(buffer: Buffer, at: int) -> Wire:
     (
         time_ns, workload, cgroup_id, start, pid, _, predicates, raw, comm, uid, clause, generation, verdict_ns, port, family,
-        protocol, direction, done, maker_known, sent_len, received_len, sent, received,
+        protocol, direction, done, maker_known, sent_len, received_len, outbound, name_kind, name_len, sent, received, raw_name,
     ) = _wire.unpack_from(buffer, at)  # fmt: skip
+    name = raw_name[:name_len]
+    if name_kind == abi.NameKind.RAW_QUESTION:
+        name = _labels(name)
+    server = name_kind == abi.NameKind.SERVER
     return Wire(
         time_ns, workload, cgroup_id, pid, start, uid, comm.partition(b"\0")[0],
         _TRANSPORTS.get(protocol, Transport.OTHER), address(family, raw), port, abi.Direction(direction).name.lower(),
         sent[:sent_len], received[:received_len], int.from_bytes(predicates, "little"), maker_known != 0, generation,
-        clause, _DONE[done], verdict_ns,
+        clause, _DONE[done], verdict_ns, b"" if server else name, name if server else b"", outbound != 0,
     )  # fmt: skip
+
+
+def _labels(raw: bytes) -> bytes:
+    """A name of DNS as text; up to where it is cut off, or is no name."""
+    labels, at = [], 0
+    while at < len(raw) and 0 < raw[at] < 64:
+        labels.append(raw[at + 1 : at + 1 + raw[at]])
+        at += 1 + raw[at]
+    return b".".join(labels)
 
 
 def _decode_move(buffer: Buffer, at: int) -> CgroupMove:

@@ -89,7 +89,8 @@ class Tables:
         return abi.POLICY_META.codec.pack(
             generation, len(tables.clauses), len(tables.grammars), len(tables.inodes), tables.start_name,
             tables.start_path, tables.start_parent, tables.start_args, len(tables.wire_clauses), tables.start_sent,
-            tables.start_received, _bits(tables.wire_bits), *pairs,
+            tables.start_received, tables.start_host, tables.start_address4, tables.start_address6, tables.start_port,
+            _bits(tables.wire_bits), _bits(tables.told_bits), *pairs,
         )  # fmt: skip
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Predicates of exec rules that the walk can judge, each with its bit; equal ones of all rules share one."""
+"""Predicates of exec and wire rules that the walk can judge, each with its bit; equal ones of all rules share one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from killswitch.commands import (
+    BIT_DNS,
     BIT_MEMFD,
+    BIT_OUTBOUND,
+    BIT_TLS,
     BIT_TRUNCATED,
+    BIT_UDP,
     BIT_UNLINKED,
     FIRST_FREE_BIT,
     MAX_INODES,
@@ -17,8 +21,8 @@ from killswitch.commands import (
     Grammar,
     KernelTables,
 )
-from killswitch.policy import ssh, walks
-from killswitch.policy.automaton import Dfa, TableBuilder, prune
+from killswitch.policy import binary, hostnames, ssh, walks
+from killswitch.policy.automaton import Dfa, TableBuilder, TooBig, prune
 from killswitch.policy.clauses import All, Bit, Const, Formula, Inverse, Opaque, Some
 from killswitch.policy.fields import FIELDS
 from killswitch.policy.model import And, Expr, Not, Or, Predicate
@@ -33,10 +37,17 @@ _WALK_OF = {
     "process.command_line": "args",
     "wire.sent": "sent",
     "wire.received": "received",
+    hostnames.DNS: "host",  # and the server's name, which shares its bits: a flow has one of the two
+    "remote.ip": "address",
+    "remote.port": "port",
 }
 WIRE_FIELDS = ("wire.sent", "wire.received")
+NAMES = {hostnames.DNS: 1 << BIT_DNS, hostnames.TLS: 1 << BIT_TLS}
+_OF_FLOW = ("sent", "received", "host", "address", "port")
+_FLOW_FLAGS = 1 << BIT_OUTBOUND | 1 << BIT_UDP | sum(NAMES.values())
 # How many states each walk may have, at most: together with OpenSSH's grammar they fill the table.
-_SHARES = {"parent": 1024, "name": 2048, "path": 1024, "sent": 512, "received": 512, "args": 3328}
+_SHARES = {"parent": 1024, "name": 2048, "path": 1024, "sent": 512, "received": 512, "host": 1536, "args": 3328}
+_BINARY = {"address4": 384, "address6": 384, "port": 128}
 _FLAGS = {"file.memfd": BIT_MEMFD, "file.unlinked": BIT_UNLINKED, "process.args_truncated": BIT_TRUNCATED}
 NO_BIT = f"all {PREDICATES - FIRST_FREE_BIT} predicate bits are taken"
 
@@ -61,6 +72,7 @@ class Atoms:
     gate: int = 0
     args_bits: int = 0  # bits that the arguments decide
     ssh_bits: int = 0
+    told: int = 0  # flags of a flow that some rule asks for by themselves
     missing: list[str] = field(default_factory=list)  # files of ``file.inode_of`` that are not there
     _next: int = FIRST_FREE_BIT
 
@@ -85,6 +97,7 @@ class Atoms:
         """The tables, still without clauses. Raises ValueError when rules name more files than there is room for."""
         table = TableBuilder()
         grammars = self._grammars(table)
+        fixed = {walk: self._binary(walk, table, limit) for walk, limit in _BINARY.items()}
         starts = {walk: self._walk(walk, table) for walk in _SHARES}
         return KernelTables(
             rows=table.rows,
@@ -95,7 +108,12 @@ class Atoms:
             start_args=starts["args"],
             start_sent=starts["sent"],
             start_received=starts["received"],
+            start_host=starts["host"],
+            start_address4=fixed["address4"],
+            start_address6=fixed["address6"],
+            start_port=fixed["port"],
             wire_bits=self.wire_bits,
+            told_bits=self.seen_bits,
             grammars=grammars,
             clauses=(),
             inodes=self._inodes(inode_of),
@@ -113,6 +131,23 @@ class Atoms:
         if walk == "args":
             self.args_bits |= sum(bit for bit in atoms if bit not in left_out)
         return table.add(dfa)
+
+    def _binary(self, walk: str, table: TableBuilder, limit: int) -> int:
+        field = "remote.port" if walk == "port" else "remote.ip"
+        asked = {bit: atom for atom, bit in self.bits.items() if atom.field == field}
+        while asked:
+            wanted = {
+                bit: binary.ports(atom) if walk == "port" else binary.addresses(atom, 4 if walk == "address4" else 6)
+                for bit, atom in asked.items()
+            }
+            try:
+                return table.add(binary.build(wanted, {"address4": 4, "address6": 16, "port": 2}[walk], limit))
+            except TooBig as why:  # leave out the longest list, and try again
+                longest = max(asked, key=lambda bit: len(wanted[bit]))
+                atom = asked.pop(longest)
+                self.refused[atom] = str(why)
+                self.bits.pop(atom, None)
+        return 0
 
     def _grammars(self, table: TableBuilder) -> tuple[Grammar, ...]:
         if not self.gate:
@@ -143,8 +178,14 @@ class Atoms:
 
     @property
     def wire_bits(self) -> int:
-        """Bits that the first bytes of a flow decide."""
-        return sum_bits(bit for atom, bit in self.bits.items() if atom.field in WIRE_FIELDS)
+        """Bits that a flow decides: its first bytes, its names, and where it goes."""
+        return _FLOW_FLAGS | sum_bits(bit for atom, bit in self.bits.items() if _WALK_OF.get(atom.field) in _OF_FLOW)
+
+    @property
+    def seen_bits(self) -> int:
+        """Those of them that say what was seen on the wire, and not only between whom."""
+        text = (bit for atom, bit in self.bits.items() if _WALK_OF.get(atom.field) in ("sent", "received", "host"))
+        return self.told | sum_bits(text)
 
     def formula(self, expr: Expr) -> Formula:
         match expr:
@@ -160,15 +201,41 @@ class Atoms:
         flag = _FLAGS.get(predicate.field)
         if flag is not None:
             return _flag(predicate, 1 << flag)
+        if predicate.field in _WORDS:
+            return _word(predicate)
+        if predicate.op == "exists" and predicate.field in ("remote.ip", "remote.port", *NAMES):
+            name = NAMES.get(predicate.field, 0)
+            held: Formula = Bit(name) if name else Const(True)
+            self.told |= name
+            return held if predicate.values[0] else Inverse(held)
         atoms = _atoms(predicate)
         if not atoms:
             return Opaque(predicate, f"{predicate.field} is not in what the kernel walks")
+        named = NAMES.get(predicate.field, 0)
         for atom in atoms:
             if atom not in self.bits:
-                return Opaque(predicate, f"{predicate.field}{_suffix(predicate)}: {self.refused[atom]}")
+                why = Opaque(predicate, f"{predicate.field}{_suffix(predicate)}: {self.refused[atom]}")
+                self.told |= named
+                return All((Bit(named), why)) if named else why
         bits = tuple(Bit(self.bits[atom]) for atom in atoms)
+        if named:
+            bits += (Bit(named),)
         found: Formula = bits[0] if len(bits) == 1 else All(bits)
         return Inverse(found) if predicate.op == "exists" and not predicate.values[0] else found
+
+
+_WORDS = {
+    "network.direction": {"outbound": (1 << BIT_OUTBOUND, True), "inbound": (1 << BIT_OUTBOUND, False)},
+    "network.transport": {"udp": (1 << BIT_UDP, True), "tcp": (1 << BIT_UDP, False)},
+}
+
+
+def _word(predicate: Predicate) -> Formula:
+    if predicate.op == "exists":
+        return Const(bool(predicate.values[0]))
+    known = [_WORDS[predicate.field].get(str(value)) for value in predicate.values]
+    parts: list[Formula] = [Const(False) if k is None else Bit(k[0]) if k[1] else Inverse(Bit(k[0])) for k in known]
+    return All(tuple(parts)) if predicate.all else Some(tuple(parts))
 
 
 def sum_bits(masks: Iterable[int]) -> int:
@@ -192,6 +259,10 @@ def _flag(predicate: Predicate, mask: int) -> Formula:
 
 def _atoms(predicate: Predicate) -> tuple[Predicate, ...]:
     """The predicates that need one bit each: all of them hold when it does. () = not one for the walk."""
+    if predicate.field in (*NAMES, *_WORDS, "remote.ip", "remote.port") and predicate.op == "exists":
+        return ()
+    if predicate.field == hostnames.TLS:
+        predicate = dataclasses.replace(predicate, field=hostnames.DNS)
     if predicate.field not in _WALK_OF and FIELDS[predicate.field].kind != "derived":
         return ()
     if predicate.op == "exists":

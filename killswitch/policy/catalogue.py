@@ -10,7 +10,7 @@ from killswitch.commands import Act, Evidence, Level
 @dataclass(frozen=True, slots=True)
 class FieldType:
     # opening: text whose end is not known yet
-    kind: str  # text, name (a basename), path, word (one of words), whole, decimal, boolean, ip, file (path of a file on disk)
+    kind: str  # text, name (a basename), path, word (one of words), whole, decimal, boolean, ip, host, file (path of a file on disk)
     events: frozenset[str]
     many: bool = False
     words: tuple[str, ...] = ()
@@ -34,6 +34,7 @@ _NUMBER = ("gt", "gte", "lt", "lte", "exists")
 _MODIFIERS = {
     "text": _TEXT,
     "opening": ("contains", "startswith", "re", "all", "cased"),
+    "host": ("domain", "contains", "startswith", "endswith", "re", "all", "exists"),
     "name": _TEXT,
     "path": _TEXT,
     "whole": _NUMBER,
@@ -98,7 +99,10 @@ FIELDS: dict[str, FieldType] = {
     "network.outside.age": FieldType("decimal", _on("cpu", "flow")),
     "remote.ip": FieldType("ip", _on("wire", "flow")),
     "remote.port": FieldType("whole", _on("wire", "flow"), limit="port"),
-    "network.transport": FieldType("word", _on("connect", "listen", "flow"), words=("tcp", "udp", "icmp", "other")),
+    "dns.question.name": FieldType("host", _on("wire")),
+    "tls.client.server_name": FieldType("host", _on("wire")),
+    "network.direction": FieldType("word", _on("wire"), words=("inbound", "outbound")),
+    "network.transport": FieldType("word", _on("connect", "listen", "wire", "flow"), words=("tcp", "udp", "icmp", "other")),
     "event.action": FieldType(
         "word",
         _on("connect", "listen", "file"),

@@ -46,7 +46,7 @@ def compile_policies(
         formula = atoms.formula(rule.condition) if rule.on in IN_KERNEL else clauses.judged_whole(rule.condition)
         formula = clauses.cheapest_first(formula)
         made, why = _terms(formula)
-        if rule.on == "wire" and not all(term.value & tables.wire_bits for term in made):
+        if rule.on == "wire" and not all(term.value & atoms.seen_bits for term in made):
             problems.append(Problem(policy.file, max(rule.line, 1), 1, f"rule '{rule.id}': {NOTHING_SEEN}"))
         if enforcing(policy, rule) and not why:
             if sum(map(len, enforced.values())) + len(made) > MAX_CLAUSES:
@@ -68,7 +68,12 @@ def compile_policies(
     return Compiled(
         policies=tuple(policies),
         rules=tuple(rules),
-        tables=dataclasses.replace(tables, clauses=tuple(enforced["exec"]), wire_clauses=tuple(enforced["wire"])),
+        tables=dataclasses.replace(
+            tables,
+            clauses=tuple(enforced["exec"]),
+            wire_clauses=tuple(enforced["wire"]),
+            told_bits=atoms.seen_bits,
+        ),
         programs=tuple(programs),
         args_bits=atoms.args_bits,
         ssh_bits=atoms.ssh_bits,
@@ -93,7 +98,8 @@ _ACTS = {  # what the data plane can do about an event by itself; from a packet 
 }
 TIER = {"exec": 1, "wire": 2}
 NOTHING_SEEN = (
-    "it could match without anything seen on the wire: every way to match needs a wire.sent or wire.received that holds"
+    "it could match without anything seen on the wire: every way to match needs a wire.sent, wire.received, "
+    "dns.question.name or tls.client.server_name that holds"
 )
 _OPEN = (Term(0, 0),)
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from killswitch.commands import ACCEPTS, BIT_MEMFD, BIT_TRUNCATED, BIT_UNLINKED, WIRE_WINDOW, KernelTables
-from killswitch.events import Event, Exec, Wire
+from killswitch.commands import (
+    ACCEPTS,
+    BIT_DNS,
+    BIT_MEMFD,
+    BIT_OUTBOUND,
+    BIT_TLS,
+    BIT_TRUNCATED,
+    BIT_UDP,
+    BIT_UNLINKED,
+    WIRE_WINDOW,
+    KernelTables,
+)
+from killswitch.events import Event, Exec, Transport, Wire
 from killswitch.policy.clauses import Formula, Term
 from killswitch.policy.decide import Decision, decision
 from killswitch.policy.fields import COMMAND_LINE_BYTES, EVENT_TYPES, PROGRAM, names
@@ -102,11 +114,20 @@ class Compiled:
                 bits |= walk(grammar.start, argv)
         return bits
 
-    def wire_predicates(self, sent: bytes, received: bytes) -> int:
-        """The same of a flow's first bytes, without those of the program behind it."""
+    def wire_predicates(self, event: Wire) -> int:
+        """The same of a flow, as far as its first bytes were kept, without those of the program behind it."""
         tables = self.tables
-        seen = self._walk(tables.start_sent, sent[:WIRE_WINDOW])
-        return seen | self._walk(tables.start_received, received[:WIRE_WINDOW])
+        bits = event.outbound << BIT_OUTBOUND | (event.transport is Transport.UDP) << BIT_UDP
+        bits |= self._walk(tables.start_sent, event.sent[:WIRE_WINDOW])
+        bits |= self._walk(tables.start_received, event.received[:WIRE_WINDOW])
+        for name, kind in ((event.question, BIT_DNS), (event.server_name, BIT_TLS)):
+            if name:
+                bits |= self._walk(tables.start_host, name + b"\0") | 1 << kind
+        address = ipaddress.ip_address(event.remote_ip)
+        address = getattr(address, "ipv4_mapped", None) or address
+        start = tables.start_address4 if address.version == 4 else tables.start_address6
+        bits |= self._walk(start, address.packed)
+        return bits | self._walk(tables.start_port, event.remote_port.to_bytes(2, "big"))
 
     def _walk(self, state: int, text: bytes) -> int:
         rows, accepts, bits = self._rows, self.tables.accepts, 0
@@ -169,7 +190,7 @@ class Compiled:
         if event.generation == self.generation and self.generation:
             bits = event.predicates
         else:  # other tables: what was kept of it has to do
-            bits = self.wire_predicates(event.sent, event.received)
+            bits = self.wire_predicates(event)
         if event.generation != self.generation or not self.generation or not event.maker_known:
             program = extra.get(PROGRAM)
             if isinstance(program, Exec):

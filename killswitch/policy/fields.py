@@ -111,9 +111,21 @@ FIELDS: Mapping[str, Field] = {
     "wire.received": Field(
         "text", 2, "what it received first on a TCP connection: up to 1,024 bytes or a NUL", _on("received", Wire)
     ),
-    "remote.ip": Field("ip", 3, "the address of the far side", _on("remote_ip", Wire, Flow)),
-    "remote.port": Field("number", 3, "the port of the far side", _on("remote_port", Wire, Flow)),
-    "network.transport": Field("text", 3, "tcp, udp, icmp or other", _on("transport", Connect, Listen, Flow)),
+    "remote.ip": Field("ip", 2, "the address of the far side", _on("remote_ip", Wire, Flow)),
+    "remote.port": Field("number", 2, "the port of the far side", _on("remote_port", Wire, Flow)),
+    "dns.question.name": Field(
+        "text", 2, "a name that the workload asks for by DNS, over UDP or TCP, at any port",
+        {Wire: lambda e: (e.question,) if e.question else ()},
+    ),
+    "tls.client.server_name": Field(
+        "text", 2, "the name that it calls a server by when it begins TLS (SNI)",
+        {Wire: lambda e: (e.server_name,) if e.server_name else ()},
+    ),
+    "network.direction": Field(
+        "text", 2, "outbound: the workload made the connection; inbound: it accepted it",
+        {Wire: lambda e: ("outbound" if e.outbound else "inbound",)},
+    ),
+    "network.transport": Field("text", 2, "tcp, udp, icmp or other", _on("transport", Connect, Listen, Wire, Flow)),
     "event.action": Field(
         "text", 3, "what was done", _on("operation", Connect, Listen) | _on("action", File)
         | {kind: (lambda _, on=on: (on,)) for on, kind in EVENT_TYPES.items() if kind not in (Connect, Listen, File, Sums)},

@@ -182,10 +182,13 @@ def _wire(given: dict[str, object]) -> Event:
     program = {k: given.pop(k) for k in list(given) if k.startswith(("process.", "file.")) and k != "process.pid"}
     given[PROGRAM] = _exec(program)
     sent, received = _take_bytes(given, "wire.sent", ""), _take_bytes(given, "wire.received", "")
+    question, server = _take_bytes(given, "dns.question.name", ""), _take_bytes(given, "tls.client.server_name", "")
     return Wire(
-        1, 1, 1, _take_int(given, "process.pid", 4242), 1, _take_int(given, "user.id", 1000), b"program", Transport.TCP,
-        str(given.pop("remote.ip", "192.0.2.1")), _take_int(given, "remote.port", 443), "sent" if sent else "received",
-        sent, received, 0, False, -1, -1, Done.NOTHING, 0,
+        1, 1, 1, _take_int(given, "process.pid", 4242), 1, _take_int(given, "user.id", 1000), b"program",
+        Transport(str(given.pop("network.transport", "udp" if question else "tcp"))),
+        str(given.pop("remote.ip", "192.0.2.1")), _take_int(given, "remote.port", 443),
+        "received" if received and not sent else "sent", sent, received, 0, False, -1, -1, Done.NOTHING, 0, question, server,
+        given.pop("network.direction", "outbound") == "outbound",
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from killswitch.policy.automaton import NUL, Dfa, TooBig
 
 BLANK = 0x20
+DOT = 0x2E
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +47,18 @@ class _Trie:
         return len(self.bits) - 1
 
 
-def build(literals: Iterable[Literal], *, fold: bool, line: bool, limit: int) -> Dfa:
+def build(literals: Iterable[Literal], *, fold: bool, line: bool, limit: int, domains: bool = False) -> Dfa:
     """One automaton for all. Raises TooBig.
 
     ``fold``: ASCII letters compare without case (then the literals are in lower case). ``line``: the field is the
-    command line, where the NUL between two arguments reads as a blank and nothing is known of the end.
+    command line, where the NUL between two arguments reads as a blank and nothing is known of the end. ``domains``: each
+    literal begins with a dot, and the walk begins as if one had been read, so that a name is below itself.
     """
     wanted = list(literals)
     classes = _classes(wanted, fold)
     trie = _Trie()
     # Where a token starts: after a NUL; or, for a line, only where the walk starts, which no byte leads to.
-    start = trie.fresh() if line else trie.child(0, classes[NUL])
+    start = trie.fresh() if line else trie.child(0, classes[DOT if domains else NUL])
     for literal in wanted:
         symbols = [classes[byte] for byte in literal.data]
         if literal.at_end:

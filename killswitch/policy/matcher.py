@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
-from killswitch.policy import regex, wildcard
+from killswitch.policy import hostnames, regex, wildcard
 from killswitch.policy.fields import FIELDS, Values
 from killswitch.policy.model import Predicate
 from killswitch.policy.nfa import At, Nfa
@@ -88,6 +88,9 @@ def _test(predicate: Predicate, kind: str, wanted: str | int | float | bool) -> 
     if kind == "text":
         if op == "re":
             return regex.searcher(str(wanted), cased=predicate.cased)
+        if op == "domain":
+            suffix = hostnames.domain(str(wanted)).encode()
+            return lambda value: hostnames.below(value.lower(), suffix)
         if op in ("match", "contains", "startswith", "endswith"):
             return _text_test(wildcard.parse(str(wanted), op), predicate.cased)
     raise ValueError(f"'{predicate.field}' cannot be compared by '{op}' with {wanted!r}")

@@ -13,7 +13,7 @@ class Predicate:
     """One field compared with values; true when any value fits (every value with ``all``).
 
     ``op`` is one of ``match`` (Sigma's plain value: equal, ``*`` and ``?`` are wildcards), ``contains``, ``startswith``,
-    ``endswith``, ``re``, ``cidr``, ``gt``, ``gte``, ``lt``, ``lte``, ``exists``. Text compares without case unless
+    ``endswith``, ``domain``, ``re``, ``cidr``, ``gt``, ``gte``, ``lt``, ``lte``, ``exists``. Text compares without case unless
     ``cased``. A list field (``process.args``) fits when one of its elements does.
     """
 

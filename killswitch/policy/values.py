@@ -12,7 +12,7 @@ import shlex
 
 from killswitch.commands import Act, Evidence
 from killswitch.errors import Problem
-from killswitch.policy import wildcard
+from killswitch.policy import hostnames, wildcard
 from killswitch.policy.catalogue import FIELDS, FieldType, allowed_modifiers
 from killswitch.policy.lists import Lists
 from killswitch.policy.model import Predicate
@@ -23,7 +23,7 @@ from killswitch.policy.sums import COUNTED
 
 Value = str | int | float | bool
 MAX_TEXT = 1024  # characters in one value
-OPERATORS = ("contains", "startswith", "endswith", "re", "cidr", "gt", "gte", "lt", "lte", "exists")
+OPERATORS = ("contains", "startswith", "endswith", "domain", "re", "cidr", "gt", "gte", "lt", "lte", "exists")
 FLAGS = ("all", "cased")
 MODIFIERS = (*OPERATORS, *FLAGS)
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
@@ -187,6 +187,11 @@ def read_value(scalar: Scalar, name: str, op: str) -> Value:
     if op in ("gt", "gte", "lt", "lte"):
         return _number(scalar, name, kind)
     value = _typed(scalar, name, kind, literal=op != "match")
+    if op == "domain":
+        try:
+            return hostnames.domain(str(value))
+        except ValueError as error:
+            raise ValueProblem(f"'{name}|domain': {error}", "write example.org") from None
     if op == "re":
         _check_expression(str(value))
     elif op in ("contains", "startswith", "endswith") and not value:
@@ -240,6 +245,8 @@ def _check_whole_text(text: str, name: str, kind: FieldType) -> None:
             f"'{name}' is a name without its folder: {quoted(text)} never matches",
             f"write the last part alone, or ask '{name.rpartition('.')[0]}.executable'",
         )
+    if kind.kind == "host" and text.endswith(".") and text != ".":
+        raise ValueProblem(f"'{name}' has no dot at its end: {quoted(text)} never matches", f"write '{text[:-1]}'")
     if kind.kind == "path" and text[:1] not in ("/", "*", "?") and not text.startswith("memfd:"):
         raise ValueProblem(
             f"'{name}' is an absolute path: {quoted(text)} never matches", f"write '*/{text}', or ask 'process.name'"

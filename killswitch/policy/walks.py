@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 
-from killswitch.policy import literals, matcher, regex, wildcard
+from killswitch.policy import hostnames, literals, matcher, regex, wildcard
 from killswitch.policy.automaton import Dfa, TooBig, end_at_nul, minimise, prune, union
 from killswitch.policy.model import Predicate
 from killswitch.policy.nfa import ANY, Nfa, determinise
@@ -14,6 +14,8 @@ from killswitch.policy.nfa import ANY, Nfa, determinise
 PATTERN_STATES = 512  # of one predicate by itself
 NOTHING = Dfa(bytes(256), [[0]], [0], 0)
 END_UNKNOWN = "the walk over the arguments does not know which NUL is the last: the end of the command line"
+
+TOKEN, LINE, DOMAIN = "token", "line", "domain"  # what a literal is part of
 
 Atoms = Mapping[int, Predicate]  # predicate bit (as a mask) -> predicate
 
@@ -45,7 +47,7 @@ def build(atoms: Atoms, *, single: bool, limit: int) -> tuple[Dfa, dict[int, str
 class _Part:
     """A predicate taken apart: its literals share one automaton with everyone's, its patterns have one of their own."""
 
-    literals: tuple[tuple[literals.Literal, bool, bool], ...] = ()  # with ``cased`` and ``line``
+    literals: tuple[tuple[literals.Literal, bool, str], ...] = ()  # with ``cased``, and what they are part of
     pattern: Dfa | None = None  # reports bit 1
     refused: str = ""
     weight: int = field(default=0)  # what it costs: patterns before literals, states before length
@@ -53,8 +55,12 @@ class _Part:
 
 @lru_cache(maxsize=1024)  # a reload compiles mostly what it has compiled before
 def _split(predicate: Predicate) -> _Part:
+    if predicate.op == "domain":
+        below = (b"." + hostnames.domain(str(value)).encode() for value in predicate.values)
+        found = tuple((literals.Literal(name, False, True, 1), False, DOMAIN) for name in below)
+        return _Part(found, weight=sum(len(literal.data) + 1 for literal, _, _ in found))
     line = predicate.field == "process.command_line"
-    plain: list[tuple[literals.Literal, bool, bool]] = []
+    plain: list[tuple[literals.Literal, bool, str]] = []
     patterns: list[str] = []
     for value in map(str, predicate.values):
         glob = wildcard.parse(value, predicate.op) if predicate.op not in ("re", "exists") else None
@@ -66,7 +72,7 @@ def _split(predicate: Predicate) -> _Part:
         elif b"\0" not in literal:  # no text of a process holds a NUL
             at_start = glob.at_start and (bool(literal) or glob.at_end)
             text = literal if predicate.cased else literal.lower()
-            plain.append((literals.Literal(text, at_start, glob.at_end, 1), predicate.cased, line))
+            plain.append((literals.Literal(text, at_start, glob.at_end, 1), predicate.cased, LINE if line else TOKEN))
     length = sum(len(literal.data) + 1 for literal, _, _ in plain)
     if not patterns:
         return _Part(tuple(plain), weight=length)
@@ -95,12 +101,15 @@ def _pattern(predicate: Predicate, values: tuple[str, ...], line: bool) -> Dfa |
 
 
 def _literals(parts: Mapping[int, _Part], limit: int) -> list[Dfa]:
-    sets: dict[tuple[bool, bool], list[literals.Literal]] = {}
+    sets: dict[tuple[bool, str], list[literals.Literal]] = {}
     for bit, part in parts.items():
-        for literal, cased, line in part.literals:
+        for literal, cased, kind in part.literals:
             wanted = literals.Literal(literal.data, literal.at_start, literal.at_end, bit)
-            sets.setdefault((cased, line), []).append(wanted)
-    return [literals.build(wanted, fold=not cased, line=line, limit=limit) for (cased, line), wanted in sets.items()]
+            sets.setdefault((cased, kind), []).append(wanted)
+    return [
+        literals.build(wanted, fold=not cased, line=kind == LINE, limit=limit, domains=kind == DOMAIN)
+        for (cased, kind), wanted in sets.items()
+    ]
 
 
 def _merge(parts: Mapping[int, _Part], limit: int) -> tuple[list[Dfa], dict[int, str]]:
