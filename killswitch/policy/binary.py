@@ -104,7 +104,7 @@ def _bounds(op: str, value: int) -> tuple[int, int]:
 
 def _range(low: int, high: int) -> list[Chain]:
     low, high = max(low, 0), min(high, MAX_PORT)
-    found = []
+    found: list[Chain] = []
     for first in range(low >> 8, (high >> 8) + 1) if low <= high else ():
         start = low & 255 if first == low >> 8 else 0
         end = high & 255 if first == high >> 8 else 255

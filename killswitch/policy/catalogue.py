@@ -10,7 +10,8 @@ from killswitch.commands import Act, Evidence, Level
 @dataclass(frozen=True, slots=True)
 class FieldType:
     # opening: text whose end is not known yet
-    kind: str  # text, name (a basename), path, word (one of words), whole, decimal, boolean, ip, host, file (path of a file on disk)
+    # text, name (a basename), path, word (one of words), whole, decimal, boolean, ip, host, file (path of a file on disk)
+    kind: str
     events: frozenset[str]
     many: bool = False
     words: tuple[str, ...] = ()
@@ -102,7 +103,9 @@ FIELDS: dict[str, FieldType] = {
     "dns.question.name": FieldType("host", _on("wire")),
     "tls.client.server_name": FieldType("host", _on("wire")),
     "network.direction": FieldType("word", _on("wire"), words=("inbound", "outbound")),
-    "network.transport": FieldType("word", _on("connect", "listen", "wire", "flow"), words=("tcp", "udp", "icmp", "other")),
+    "network.transport": FieldType(
+        "word", _on("connect", "listen", "wire", "flow"), words=("tcp", "udp", "icmp", "other")
+    ),
     "event.action": FieldType(
         "word",
         _on("connect", "listen", "file"),

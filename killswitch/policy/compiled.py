@@ -187,11 +187,9 @@ class Compiled:
         )
 
     def _wire_matches(self, plan: _Plan, event: Wire, extra: Mapping[str, object]) -> tuple[CompiledRule, ...]:
-        if event.generation == self.generation and self.generation:
-            bits = event.predicates
-        else:  # other tables: what was kept of it has to do
-            bits = self.wire_predicates(event)
-        if event.generation != self.generation or not self.generation or not event.maker_known:
+        ours = bool(event.generation == self.generation and self.generation)
+        bits = event.predicates if ours else self.wire_predicates(event)  # other tables: what was kept of it has to do
+        if not ours or not event.maker_known:
             program = extra.get(PROGRAM)
             if isinstance(program, Exec):
                 bits |= self.predicates(program) & ~self.tables.wire_bits

@@ -106,9 +106,16 @@ def _bracketed(expr: Expr) -> str:
 
 
 def _told_predicate(predicate: Predicate, shown: int = 4) -> str:
-    op = {"match": "is", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "cidr": "in", "domain": "below", "re": "fits"}.get(
-        predicate.op, predicate.op
-    )
+    op = {
+        "match": "is",
+        "gt": ">",
+        "gte": ">=",
+        "lt": "<",
+        "lte": "<=",
+        "cidr": "in",
+        "domain": "below",
+        "re": "fits",
+    }.get(predicate.op, predicate.op)
     values = [str(v).lower() if isinstance(v, bool) else str(v) for v in predicate.values]
     more = f" … ({len(values)} values)" if len(values) > shown else ""
     joined = (" & " if predicate.all else " | ").join(values[:shown])

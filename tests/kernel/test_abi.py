@@ -100,5 +100,12 @@ def test_maps_and_programs_are_the_ones_that_python_names(bpf_object: Path) -> N
     with libbpf.loaded(bpf_object) as loaded:
         maps, programs = {name for name, _ in loaded.maps()}, {name for name, _ in loaded.programs()}
     ours = {*loader.MAPPED, *loader.PERCPU, *loader.RINGS, *loader.PLAIN, *loader.TRAFFIC}
-    assert maps == ours | {"sendmsg_seen", "wire_flows", "wire_makers", "exec_scratch", "cgroup_scratch", "traffic_blank"}
+    assert maps == ours | {
+        "sendmsg_seen",
+        "wire_flows",
+        "wire_makers",
+        "exec_scratch",
+        "cgroup_scratch",
+        "traffic_blank",
+    }
     assert programs == {*attach.TRACING, *attach.CGROUP, attach.SAMPLER, census.SOCKETS, census.NAMESPACES}

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from killswitch.commands import Level, Mode, Response
-from killswitch.events import Done, Transport, Wire
+from killswitch.events import Done, Transport
 from killswitch.kernel.dataplane import DataPlane
 from killswitch.policy.compile import compile_policies
 from killswitch.policy.model import And, Not, Policy, Predicate, Rule
@@ -65,9 +65,7 @@ class Datagrams:
     """A process of the workload that sends datagrams, and says what came of each."""
 
     def __init__(self, cgroup: Cgroup) -> None:
-        self.process = cgroup.popen(
-            sys.executable, "-I", "-S", SENDER, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self.process = cgroup.popen(sys.executable, "-I", "-S", SENDER, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout and self.process.stdout.readline() == b"ready\n"
 
     def send(self, to: tuple[str, int], *payloads: bytes, how: str = "sendto") -> list[str]:
@@ -282,7 +280,9 @@ def test_the_first_bytes_of_a_datagram(scene: Scene, far: FarSide, datagrams: Da
     assert event.transport is Transport.UDP and event.sent == message[:128] and event.question == b""
 
 
-NAME_PARTS = st.sampled_from(["supportxmr.com", "a.supportxmr.com", "x", "example.org", "2miners.com", "notsupportxmr.com", "a" * 60])
+NAME_PARTS = st.sampled_from(
+    ["supportxmr.com", "a.supportxmr.com", "x", "example.org", "2miners.com", "notsupportxmr.com", "a" * 60]
+)
 QUERIES = st.lists(NAME_PARTS, min_size=1, max_size=3).map(lambda asked: names.query(*asked))
 EXTENSIONS = st.one_of(
     NAME_PARTS.map(names.server_name),
@@ -304,7 +304,9 @@ def mutated(draw: st.DrawFn, texts: st.SearchStrategy[bytes]) -> bytes:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    flows=st.lists(st.tuples(mutated(HELLOS | QUERIES.map(names.over_tcp)), st.integers(1, 400)), min_size=1, max_size=6),
+    flows=st.lists(
+        st.tuples(mutated(HELLOS | QUERIES.map(names.over_tcp)), st.integers(1, 400)), min_size=1, max_size=6
+    ),
     packets=st.lists(mutated(QUERIES), min_size=1, max_size=8),
 )
 def test_kernel_and_a_plain_reader_agree(
