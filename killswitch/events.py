@@ -285,6 +285,8 @@ class CodeBlock:
     samples: int
     code: bytes  # what lies there, up to 64 bytes
     mapping: str  # the mapping's name in /proc/PID/maps, "" = anonymous, "?" = not looked up
+    before: bytes = b""  # of few addresses that hold much of the samples: what lies right before
+    after: bytes = b""  # and behind ``code``
 
     @property
     def anonymous(self) -> bool:

@@ -12,9 +12,7 @@ from functools import cache
 from math import isqrt, sin
 
 IN_CODE = 2  # different words of an algorithm that must be immediate operands of the hot code …
-IN_DATA = 4  # … or lie at an address that it refers to …
-BEHIND = 8  # … or anywhere in the constants of the file that it is of
-DATA_BYTES = 256  # data that is longer is not what the code referred to but what lies behind it
+IN_DATA = 4  # … or lie at addresses that it uses
 
 
 def named(code: Sequence[bytes], data: Sequence[bytes]) -> tuple[str, ...]:
@@ -22,15 +20,10 @@ def named(code: Sequence[bytes], data: Sequence[bytes]) -> tuple[str, ...]:
     words = known()
     found: dict[str, int] = {}
     immediate = {w for block in code for at in range(4) for w in _words(block[at:])}
-    referred = {w for block in data if len(block) <= DATA_BYTES for w in _words(block)}
-    behind = {w for block in data if len(block) > DATA_BYTES for w in _words(block)}
+    referred = {w for block in data for w in _words(block)}
     for name, table in words.items():
-        if (
-            len(table & immediate) >= IN_CODE
-            or len(table & referred) >= IN_DATA
-            or len(table & behind) >= min(BEHIND, len(table))
-        ):
-            found[name] = len(table & (immediate | referred | behind))
+        if len(table & immediate) >= IN_CODE or len(table & referred) >= IN_DATA:
+            found[name] = len(table & (immediate | referred))
     return tuple(sorted(found, key=lambda name: -found[name]))
 
 

@@ -45,12 +45,16 @@ TABLES: dict[str, frozenset[tuple[int, int]]] = {
     "xxHash or Murmur": frozenset(
         {(64, n) for n in (31, 27, 23, 7, 1, 12, 18, 11, 33)} | {(32, n) for n in (13, 17, 15, 7, 12, 18, 1, 19, 16)}
     ),
+    "Jenkins' lookup": frozenset({(32, n) for n in (4, 6, 8, 16, 19, 14, 11, 25, 24)}),
+    "a small fast generator": frozenset({(32, 27), (32, 17), (64, 24), (64, 7), (64, 13), (64, 37)}),
     "xoroshiro or xoshiro": frozenset(
         {(64, n) for n in (24, 37, 16, 55, 14, 36, 49, 28, 21, 45, 7, 17, 23)} | {(32, n) for n in (26, 13, 9, 11, 7)}
     ),
 }
+MANY_AMOUNTS = 5
 TABLE_SHARE = 0.95  # of all rotations by known amounts that must be of one of these
-TABLE_LEAST = 2  # different amounts: one alone tells nothing
+TABLE_LEAST = 2  # different amounts: one alone tells nothing …
+GENERATORS = ("a small fast generator", "xoroshiro or xoshiro")  # … but here, where some have but one
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ def score(code: Code, previous: Code | None = None, *, kernel_share: float = 0.0
         told = [f"constants of {name}" for name in algorithms[:2]] + signs(code.surroundings, mix)
         value = 1 - (1 - value) * 0.6 ** min(len(told), 2)
         reasons += told
-    if table := hash_table(mix):
+    if shape in ("arx", "chi") and (table := hash_table(mix)):
         value *= 0.4
         reasons.append(f"but its rotations are those of {table}")
     taken = intake(code, previous)
@@ -124,14 +128,26 @@ def signs(around: Surroundings, mix: Mix) -> list[str]:
 
 def hash_table(mix: Mix) -> str:
     """Whose rotations they are, when they are nearly all those of one function of hash tables or simulations."""
-    total = sum(mix.rotations.values())
-    if mix["sha"] or mix["aes"] or total < 0.5 * mix["rot"]:
+    total, known = mix["rot"] + mix["vrot"], sum(mix.rotations.values())
+    if mix["sha"] or mix["aes"] or not total:
         return ""
+    if known < 0.1 * total:
+        product = mix["mul"] >= 0.4 * total and mix["shift"] >= 0.6 * total and mix["xor"] < 1.2 * total
+        return "PCG, by amounts out of a product" if product else ""
     for name, amounts in TABLES.items():
+        if name in GENERATORS and various(mix) >= MANY_AMOUNTS:
+            continue
         met = {by for by in mix.rotations if by in amounts}
-        if len(met) >= TABLE_LEAST and sum(mix.rotations[by] for by in met) >= TABLE_SHARE * total:
+        enough = len(met) >= (1 if name in GENERATORS else TABLE_LEAST)
+        if enough and known >= 0.5 * total and sum(mix.rotations[by] for by in met) >= TABLE_SHARE * known:
             return name
     return ""
+
+
+def various(mix: Mix) -> int:
+    """How many different amounts it rotates by, those that are met once in a while left out."""
+    least = 0.03 * sum(mix.rotations.values())
+    return sum(share > least for share in mix.rotations.values())
 
 
 def ramp(x: float, low: float, high: float) -> float:
@@ -143,20 +159,25 @@ def shapes(mix: Mix) -> dict[str, float]:
     """How well the mix fits each shape, 0..1. The thresholds lie between measured loads: see docs/detection.md."""
     no_fp = 1 - ramp(mix["fp"], 0.06, 0.20)
     straight = 1 - ramp(mix["jump"], 0.14, 0.24)
-    # A vector rotation is a shift left, one right and an or: about as many left as right. Bit boards have that, too, but
-    # they do not add.
-    fewer, more = sorted((mix["vleft"], mix["vright"]))
-    vector_rot = fewer * ramp(max(mix["vadd"], mix["vandn"]), 0.01, 0.03) * ramp(fewer / more if more else 0, 0.4, 0.6)
-    rot = mix["rot"] + vector_rot
+    rot = mix["rot"] + mix["vrot"]
     xor, add = mix["xor"], mix["add"] + mix["vadd"]
     andn = mix["andn"] + mix["vandn"]
-    arx = ramp(rot, 0.012, 0.026) * ramp(rot + xor + 0.2 * add, 0.07, 0.12) * ramp(add, 0.01, 0.03) * no_fp
+    # Many different amounts are a cryptographic hash's: less of them will do, as where its loops are left rolled.
+    scale = 0.6 if various(mix) >= MANY_AMOUNTS else 1.0
+    arx = ramp(rot, 0.012 * scale, 0.026 * scale) * ramp(rot + xor + 0.2 * add, 0.07 * scale, 0.12 * scale)
+    arx *= ramp(add, 0.01, 0.03) * no_fp
     # Keccak's and-not; or and, or, not on their own, where lanes are kept complemented to save the nots.
     choose = max(ramp(andn, 0.02, 0.04), ramp(mix["logic"], 0.05, 0.10) * ramp(rot, 0.04, 0.08))
     chi = ramp(rot + mix["shift"], 0.006, 0.012) * choose * ramp(xor, 0.07, 0.11) * no_fp
+    # Its loops left rolled: by one bit here, by amounts from a table there, with counters in between.
+    by_one, by_table = mix.rotations.get((64, 1), 0.0), mix["rot"] - sum(mix.rotations.values())
+    rolled = (
+        ramp(by_one, 0.002, 0.005) * ramp(by_table, 0.002, 0.005) * ramp(andn, 0.010, 0.016) * ramp(xor, 0.04, 0.055)
+    )
+    chi = max(chi, rolled * no_fp)
     # Carry-less multiplication alone is a CRC; with AES it is GCM.
     aes = ramp(mix["aes"] + min(mix["clmul"], mix["aes"]), 0.01, 0.06)
-    engine = max(ramp(mix["sha"], 0.008, 0.03), aes) * no_fp
+    engine = max(ramp(mix["sha"], 0.005, 0.015), aes) * no_fp
     hard_aes = ramp(mix["aes"], 0.008, 0.016) * ramp(mix["mul"], 0.02, 0.04) * ramp(xor, 0.05, 0.08) * no_fp
     mulxor = ramp(mix["vmul"], 0.025, 0.045) * ramp(mix["vadd"], 0.03, 0.05) * ramp(mix["vxor"], 0.06, 0.10) * no_fp
     sbox = ramp(mix["table_xor"] + mix["table_add"], 0.05, 0.09) * ramp(mix["table_add"], 0.02, 0.04) * straight

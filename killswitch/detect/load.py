@@ -130,6 +130,8 @@ class LoadTable:
         mix = measure(event.machine, blocks) if sum(b.samples for b in blocks) >= SEEN * met else None
         if mix is None:
             return Request(hot, code, ())
+        if load.samples.waits:  # what lies around these few addresses has to be read
+            return Request(hot, code, mix.references)
         # Which code is anonymous is not known yet: the shape that asks for it is tried as if all were.
         if max(best(mix)[1], best(mix.if_anonymous())[1]) >= SUSPECT:
             return Request(hot, code, mix.references)

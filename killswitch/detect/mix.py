@@ -51,10 +51,11 @@ def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
     decode, classify = engine
     counts: defaultdict[str, float] = defaultdict(float)
     rotations: defaultdict[tuple[int, int], float] = defaultdict(float)
+    shifts: defaultdict[tuple[str, int, int], float] = defaultdict(float)
     references: dict[int, int] = {}
     samples = anonymous = 0
     for block in blocks:
-        listing = list(decode(block.code, block.address, INSTRUCTIONS))
+        listing = loop_around(decode, block) or list(decode(block.code, block.address, INSTRUCTIONS))
         if not listing:
             continue  # gone in the meantime, or no code
         samples += block.samples
@@ -64,18 +65,58 @@ def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
         for address, size, mnemonic, operands in listing:
             for name in classify(mnemonic, operands):
                 counts[name] += weight
-                if name in _TURNING and (by := rotated_by(mnemonic, operands)):
+                if name == "rot" and (by := rotated_by(mnemonic, operands)):
                     rotations[by] += weight
+                elif name in ("vleft", "vright") and (by := rotated_by(mnemonic, operands)):
+                    shifts[name, *by] += weight
             if len(references) < MAX_REFERENCES and (data := refers_to(address + size, operands)):
                 references[data] = block.samples
     if samples < MIN_SAMPLES:
         return None
+    # A vector rotation is a shift to the left by n and one to the right by what is left of the width. Bit boards and
+    # big numbers shift both ways, too, but not by such amounts.
+    for (way, width, left), count in shifts.items():
+        if way == "vleft" and (both := min(count, shifts.get(("vright", width, width - left), 0.0))):
+            counts["vrot"] += both
+            rotations[width, left] += both
     shares = {name: count / samples for name, count in counts.items()}
     turned = {by: count / samples for by, count in rotations.items()}
     return Mix(shares, samples, anonymous / samples, turned, tuple(references))
 
 
-_TURNING = ("rot", "vleft")
+Instruction = tuple[int, int, str, str]  # address, size, mnemonic, operands
+
+AHEAD = 64  # instructions that are searched for the end of a loop
+LOOP = 20  # a loop with fewer is part of the one around it
+_TARGET = re.compile(r"(?:^|, )#?0x([0-9a-f]+)$")
+
+
+def loop_around(decode: Callable[..., Any], block: CodeBlock) -> list[Instruction]:
+    """The loop that a hot address lies in, where its surroundings were read; empty when there is none to be seen.
+
+    A CPU that waits for memory is nearly always found at one instruction, the one behind the load: what is executed
+    from there on is little of the loop, and memory-hard hashes are all like that. A jump back, somewhere ahead, tells where
+    the loop begins, and that is an instruction's beginning for certain.
+    """
+    if not block.before:
+        return []
+    start = block.address - len(block.before)
+    raw = block.before + block.code + block.after
+    best: list[Instruction] = []
+    for address, size, mnemonic, operands in decode(block.code + block.after, block.address, AHEAD):
+        found = _TARGET.search(operands) if mnemonic[0] in "jbct" else None
+        if found is None or mnemonic in ("call", "bl", "test", "cmp"):
+            if mnemonic.startswith("ret"):
+                break
+            continue
+        target = int(found[1], 16)
+        if start <= target < block.address:
+            best = list(decode(raw[target - start : address + size - start], target))
+            if len(best) >= LOOP:
+                break
+    return best if len(best) >= LOOP else []
+
+
 _WIDTH = re.compile(r"\b(?:r\d+d|e[a-ds][xip]|w\d+)\b")
 _VECTOR_WIDTH = {"d": 32, "q": 64}
 _RELATIVE = re.compile(r"\[rip ([+-]) 0x([0-9a-f]+)\]")

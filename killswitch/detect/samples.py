@@ -9,6 +9,7 @@ from killswitch.events import CodeBlock, Cpu
 
 MAX_HOT = 96  # addresses in one reading
 MAX_ADDRESSES = 256  # remembered between two readings
+FEW = 4  # addresses: of a loop that waits at them, what follows them is little
 UNKNOWN_MAPPING = "?"  # which file the code is of, or whether of any, was not looked up
 
 K = TypeVar("K", bound=Hashable)
@@ -62,6 +63,11 @@ class Samples:
         """((address, samples), …), hottest first, and what lay at each of them (b"" = not known): they stand for all."""
         keys = representative(self._met, MAX_HOT)
         return tuple((address, met) for (_, address), met in keys), tuple(self._code.get(key, b"") for key, _ in keys)
+
+    @property
+    def waits(self) -> bool:
+        """Most of it falls on very few addresses: the CPU waits there, for memory as a rule."""
+        return 2 * sum(sorted(self._met.values())[-FEW:]) >= sum(self._met.values())
 
     def blocks(self) -> tuple[CodeBlock, ...]:
         """The same as blocks of code, those that are known."""

@@ -12,7 +12,8 @@ import platform
 import re
 import stat as st
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from killswitch.errors import Gone, KernelError
@@ -21,8 +22,11 @@ from killswitch.kernel import procfs
 from killswitch.kernel.procfs import Mapping
 
 CODE_BYTES = 64  # at each hot address: about a dozen instructions of x86-64
-DATA_BYTES = 256  # at each address that the code refers to
-BEHIND_BYTES = 64 << 10  # of what a file's constants begin with
+DATA_BYTES = 64  # at each address that the code refers to
+MUCH = 0.08  # an address with this share of the samples is where the CPU waits: the loop around it is what it works at
+AROUND_BYTES = 1024
+POINTER_BYTES = 2048  # around the hottest code, where addresses of tables are looked for
+MAX_POINTERS = 64
 MAX_SOURCES = 64
 MAX_DESCRIPTORS = 512
 BIG_FILE = 1 << 20  # smaller mapped files are no input to speak of
@@ -58,7 +62,7 @@ def read_code(
     try:
         blocks = _blocks(memory, maps, hot, code)
         found = [_read(memory, address, DATA_BYTES) for address in data]
-        found += [_read(memory, m.start, min(m.end - m.start, BEHIND_BYTES)) for m in _behind(maps, blocks)]
+        found += [_read(memory, address, DATA_BYTES) for address in _pointers(memory, maps, blocks)]
     finally:
         os.close(memory)
     around, io = surroundings(pid, maps), procfs.io_counters(pid)
@@ -75,15 +79,22 @@ def _blocks(
     memory: int, maps: Sequence[Mapping], hot: Sequence[tuple[int, int]], code: Sequence[bytes]
 ) -> tuple[CodeBlock, ...]:
     blocks: dict[int, CodeBlock] = {}
+    total = sum(samples for _, samples in hot)
     for i, (address, samples) in enumerate(hot):
         known = blocks.get(address)
         if known is not None:
-            blocks[address] = CodeBlock(address, known.samples + samples, known.code, known.mapping)
+            blocks[address] = replace(known, samples=known.samples + samples)
             continue
         there = (code[i] if i < len(code) else b"") or _read(memory, address, CODE_BYTES)
         if there:
-            name = next((m.name for m in maps if m.start <= address < m.end), "")
-            blocks[address] = CodeBlock(address, samples, there, name)
+            here = next((m for m in maps if m.start <= address < m.end), None)
+            before = after = b""
+            if here is not None and samples >= MUCH * total:
+                start = max(here.start, address - AROUND_BYTES)
+                before = _read(memory, start, address - start)
+                before = before if len(before) == address - start else b""
+                after = _read(memory, address + len(there), AROUND_BYTES) if len(there) == CODE_BYTES else b""
+            blocks[address] = CodeBlock(address, samples, there, here.name if here else "", before, after)
     return tuple(sorted(blocks.values(), key=lambda b: -b.samples))
 
 
@@ -94,15 +105,35 @@ def _read(memory: int, address: int, size: int) -> bytes:
     return b""
 
 
-def _behind(maps: Sequence[Mapping], blocks: Sequence[CodeBlock]) -> list[Mapping]:
-    """The read-only data of the program that the hottest code comes from: it lies behind the code. A library has the
-    constants of everything that it can do, which tells nothing."""
-    if not blocks:
+# lea reg, [rip + disp]; mov reg, imm32: how compilers load the address of a table, often before the loop that uses it. The
+# bytes are searched, not disassembled: what is no address of read-only data falls out by its value.
+_LEA = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](?=(....))", re.DOTALL)
+_MOV = re.compile(rb"[\xb8-\xbf](?=(....))", re.DOTALL)
+
+
+def _pointers(memory: int, maps: Sequence[Mapping], blocks: Sequence[CodeBlock]) -> list[int]:
+    """Addresses of data that the code around the hottest blocks loads (x86-64)."""
+    if platform.machine() != "x86_64":
         return []
-    for i, m in enumerate(maps):
-        if m.start <= blocks[0].address < m.end and m.inode and not _LIBRARY.search(m.name):
-            return [n for n in maps[i + 1 : i + 2] if n.inode == m.inode and n.permissions.startswith("r--")]
-    return []
+    tables = [m for m in maps if "x" not in m.permissions and m.permissions.startswith("r") and m.name != "[stack]"]
+    found: dict[int, None] = {}
+    seen: set[int] = set()
+    for block in blocks[:8]:
+        start = max(0, block.address - POINTER_BYTES)
+        if any(abs(start - other) < POINTER_BYTES // 2 for other in seen):
+            continue
+        seen.add(start)
+        for address in _loaded(start, _read(memory, start, 2 * POINTER_BYTES)):
+            if any(m.start <= address < m.end for m in tables):
+                found[address] = None
+    return list(found)[:MAX_POINTERS]
+
+
+def _loaded(start: int, code: bytes) -> Iterator[int]:
+    for found in _LEA.finditer(code):
+        yield start + found.end() + 4 + int.from_bytes(found[1], "little", signed=True)
+    for found in _MOV.finditer(code):
+        yield int.from_bytes(found[1], "little")
 
 
 # --- what it takes in, and how it has set itself up -------------------------------------------------------------------

@@ -13,14 +13,20 @@ FLAGS = {
     "tracer": ["-nostdlib", "-static", "-ffreestanding", "-fno-stack-protector", "-O2"],
     "burner": ["-O2", "-static", "-pthread"],
     "miner": ["-O2", "-static", "-pthread", "-Wno-unused-result"],
+    "hashes": ["-O2", "-pthread"],
+    "memoryhard": ["-O2", "-pthread"],
+    "randomx": ["-O2", "-pthread"],
     "sender": ["-O2", "-Wno-unused-result"],
 }
 
 
-def program(name: str) -> Path:
-    """The compiled stand-in ``tests/rig/programs/<name>.c``. Raises RuntimeError with the compiler's words."""
+def program(name: str, *extra: str) -> Path:
+    """The compiled stand-in ``tests/rig/programs/<name>.c``. Raises RuntimeError with the compiler's words.
+
+    ``extra``: options for this variant of it, behind its own (``-O0``, ``-march=native``).
+    """
     source = PROGRAMS / f"{name}.c"
-    flags = FLAGS.get(name, ["-O2", "-static"])
+    flags = [*FLAGS.get(name, ["-O2", "-static"]), *extra]
     headers = b"".join(h.read_bytes() for h in sorted(PROGRAMS.glob("*.h")))
     key = hashlib.sha256(source.read_bytes() + headers + repr(flags).encode()).hexdigest()[:16]
     target = BUILT / key / name

@@ -48,11 +48,6 @@ def test_a_table_that_the_code_refers_to_names_it_too() -> None:
     assert named((), (k256(3),)) == ()
 
 
-def test_what_lies_somewhere_behind_the_code_must_be_more() -> None:
-    assert named((), (bytes(4096) + k256(8),)) == ("SHA-256",)
-    assert named((), (bytes(4096) + k256(7),)) == ()
-
-
 def test_random_bytes_name_nothing() -> None:
     noise = hashlib.shake_128(b"noise").digest(1 << 20)
     assert named([noise[i : i + 64] for i in range(0, 6400, 64)], [noise]) == ()

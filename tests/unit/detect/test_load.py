@@ -93,11 +93,18 @@ def test_what_hardly_runs_is_not_read() -> None:
 
 def test_a_process_whose_code_was_seen_to_be_ordinary_is_not_read() -> None:
     scene = Scene(HASHING)
-    plain = [replace(cpu(s), code=(PLAIN,), machine="x86_64") for s in range(1, 60)]
+    hot = tuple((0x1000 + 64 * i, 9) for i in range(10))
+    plain = [replace(cpu(s, hot=hot), code=(PLAIN,) * 10, machine="x86_64") for s in range(1, 60)]
     assert asked(scene.play(*plain)) == []
-    arx = [replace(cpu(s), code=(ARX,), machine="x86_64") for s in range(60, 70)]
+    arx = [replace(cpu(s, hot=hot), code=(ARX,) * 10, machine="x86_64") for s in range(60, 70)]
     commands = [c for c in scene.play(*arx) if isinstance(c, ReadCode)]
-    assert commands and commands[0].code == (ARX,), "what was seen goes along, and need not be read again"
+    assert commands and commands[0].code == (ARX,) * 10, "what was seen goes along, and need not be read again"
+
+
+def test_a_process_that_waits_at_few_addresses_is_read() -> None:
+    """What lies around them was not seen when it was sampled."""
+    scene = Scene(HASHING)
+    assert asked(scene.play(replace(cpu(1), code=(PLAIN,), machine="x86_64"))) == [10]
 
 
 def test_nothing_is_read_when_no_rule_of_this_workload_asks() -> None:
