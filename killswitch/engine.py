@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from killswitch.commands import FREE, Command, Containment, Finding, Mode, ReadCode, RecordFinding, Response
-from killswitch.detect.answer import Answer, done_in_kernel, finding_of
-from killswitch.detect.builtin import EARLIER_POLICY, EVENTS_LOST, LEFT_CGROUP, UNDECIDED, built_in
+from killswitch.detect.answer import Answer, finding_of
+from killswitch.detect.builtin import EVENTS_LOST, LEFT_CGROUP, UNDECIDED, built_in
 from killswitch.detect.fields import program_of
 from killswitch.detect.folding import Folder
 from killswitch.detect.judge import NOTHING, Judge, Judged, mask
@@ -188,11 +188,7 @@ class Engine:
             names = ", ".join(f"{r.policy.name}/{r.rule.id}" for r in undecided[:5])
             told = f"{told}: what lies beyond the first {len(event.argv)} bytes might match {names}"
             answer.add(built_in(UNDECIDED, event, told, mode=self._judge.mode(workload)))
-        if event.done and not any(r.policy.mode is Mode.ENFORCE for r in rules):
-            # The data plane judged by the tables from before a reload, which no loaded rule stands for any more.
-            done = tuple(sorted(done_in_kernel(event)))
-            answer.add(built_in(EARLIER_POLICY, event, told, mode=Mode.ENFORCE, responses=done, done=done))
-        return answer.commands()
+        return answer.unaccounted(event, rules, told).commands()
 
     def _fork(self, workload: Workload, event: Fork) -> list[Command]:
         process = workload.processes.fork(event)
@@ -234,9 +230,10 @@ class Engine:
         return self._by_rules(workload, event, workload.processes.get(event.pid, event.start_ticks), more)
 
     def _listen(self, workload: Workload, event: Listen) -> list[Command]:
-        if type(event) not in self._judge.judges:
-            return []
-        return self._by_rules(workload, event, workload.processes.get(event.pid, event.start_ticks))
+        process = workload.processes.get(event.pid, event.start_ticks)
+        if process is not None and event.operation == "listen":
+            process.listens = True
+        return self._by_rules(workload, event, process)
 
     def _wire(self, workload: Workload, event: Wire) -> list[Command]:
         process = workload.processes.get(event.pid, event.start_ticks)
@@ -247,11 +244,7 @@ class Engine:
         if not rules and not event.done:
             return []
         answer = self._act(workload, event, process, rules)
-        if event.done and not any(r.policy.mode is Mode.ENFORCE for r in rules):
-            done = tuple(sorted(done_in_kernel(event)))
-            told = summarise(event, process)
-            answer.add(built_in(EARLIER_POLICY, event, told, mode=Mode.ENFORCE, responses=done, done=done))
-        return answer.commands()
+        return answer.unaccounted(event, rules, summarise(event, process)).commands()
 
     def _file(self, workload: Workload, event: File) -> list[Command]:
         process = workload.processes.last(event.pid)
@@ -394,9 +387,7 @@ class Engine:
         if not found:
             return []
         answer = Answer(workload, self.open_incident(workload.id), event, self._judge.correlator)
-        for finding in found:
-            answer.sum_up(finding)
-        return answer.commands()
+        return answer.sum_up(found).commands()
 
     @staticmethod
     def _flush(workload: Workload, now: int, *, all_of_them: bool = False) -> list[Command]:

@@ -15,6 +15,7 @@ from killswitch.commands import (
     RecordFinding,
     Response,
 )
+from killswitch.detect.builtin import EARLIER_POLICY, built_in
 from killswitch.detect.correlate import Correlator
 from killswitch.detect.judge import Judged
 from killswitch.detect.workload import Workload
@@ -47,9 +48,19 @@ class Answer:
         self._found.append(finding)
         self._take(finding, hot=hot, key=key, weight=weight)
 
-    def sum_up(self, finding: Finding) -> None:
-        """A finding about what others add up to: it does not add up itself."""
-        self._take(finding)
+    def sum_up(self, findings: Iterable[Finding]) -> Answer:
+        """Findings about what others add up to: they do not add up themselves."""
+        for finding in findings:
+            self._take(finding)
+        return self
+
+    def unaccounted(self, event: Exec | Wire, rules: Iterable[CompiledRule], told: str) -> Answer:
+        """Say so when the data plane has acted by the tables from before a reload, which none of the rules that match now
+        stands for."""
+        if self._done and not any(rule.policy.mode is Mode.ENFORCE for rule in rules):
+            done = tuple(sorted(self._done))
+            self.add(built_in(EARLIER_POLICY, event, told, mode=Mode.ENFORCE, responses=done, done=done))
+        return self
 
     def _take(self, finding: Finding, *, hot: Hot = (), key: str = "", weight: int = 1) -> None:
         shown = self._workload.folder.offer(finding, key=key, weight=weight)
@@ -70,8 +81,7 @@ class Answer:
         before)."""
         out = self._records
         workload = self._workload
-        for finding in self._correlator.judge(workload.shown, workload.policies, self._found):
-            self._take(finding)
+        self.sum_up(self._correlator.judge(workload.shown, workload.policies, self._found))
         if self._kill and Response.KILL_PROCESS not in self._done:
             out.append(KillProcess(workload.id, self._incident, *self._process, self._reason))
         more = workload.containment | self._desired

@@ -19,6 +19,7 @@ OF_PROCESS = frozenset(
         "process.parent.name",
     }
 )
+OF_FILE = frozenset({"file.inode_of", "file.memfd", "file.unlinked", "process.listens"})  # of ``cpu`` events
 OF_WORKLOAD = frozenset({"cgroup.path"})
 
 
@@ -28,11 +29,18 @@ def wanted_fields(rules: Iterable[CompiledRule]) -> Mapping[str, frozenset[str]]
     for rule in rules:
         kind = rule.rule.on
         supplied = OF_WORKLOAD if kind == "exec" else OF_WORKLOAD | OF_PROCESS
+        if kind == "cpu":
+            supplied |= OF_FILE
         wanted[kind] = wanted.get(kind, frozenset()) | (rule.fields & supplied)
     return {kind: fields for kind, fields in wanted.items() if fields}
 
 
-def extra_fields(wanted: frozenset[str], event: Event, process: Process | None, cgroup: str) -> dict[str, object]:
+Files = Mapping[tuple[int, int], tuple[str, ...]]  # (device, inode) -> the paths of ``file.inode_of`` that lead there
+
+
+def extra_fields(
+    wanted: frozenset[str], event: Event, process: Process | None, cgroup: str, files: Files
+) -> dict[str, object]:
     """``process.name`` has no value when the process was there before it was watched: a rule cannot match on it then."""
     extra: dict[str, object] = {}
     if "cgroup.path" in wanted:
@@ -53,6 +61,14 @@ def extra_fields(wanted: frozenset[str], event: Event, process: Process | None, 
                 extra[field] = process.argv_cut
             case "process.parent.name":
                 extra[field] = process.parent_name
+            case "process.listens":
+                extra[field] = process.listens
+            case "file.inode_of":
+                extra[field] = files.get(process.file, ())
+            case "file.memfd":
+                extra[field] = process.memfd
+            case "file.unlinked":
+                extra[field] = process.unlinked
     return extra
 
 

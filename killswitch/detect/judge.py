@@ -45,7 +45,7 @@ class Judge:
             return ()
         wanted = self._wanted.get(kind)
         if wanted is not None:
-            more = {**extra_fields(wanted, event, process, workload.cgroup), **more}
+            more = {**extra_fields(wanted, event, process, workload.cgroup, self.compiled.files), **more}
         return self.compiled.matches(event, workload.policies, more)
 
     def held_outside(self, workload: Workload, event: Flow | Cpu) -> Mapping[str, object]:

@@ -32,6 +32,10 @@ class Process:
     argv_cut: bool
     parent_name: bytes
     ancestors: Ancestry
+    file: tuple[int, int] = (0, 0)  # (device, inode) of the executable; (0, 0) = not known
+    memfd: bool = False
+    unlinked: bool = False
+    listens: bool = False  # it, or the one that it was forked from, has listened for connections
 
     @property
     def args(self) -> tuple[str, ...]:
@@ -66,7 +70,7 @@ class ProcessTable:
             ancestors = (*parent.ancestors[1 - MAX_ANCESTORS :], (parent.pid, parent.name))
             child = Process(
                 event.pid, event.start_ticks, event.ppid, parent.name, parent.executable, parent.filename, parent.argv,
-                parent.argv_cut, parent.name, ancestors,
+                parent.argv_cut, parent.name, ancestors, parent.file, parent.memfd, parent.unlinked, parent.listens,
             )  # fmt: skip
         else:
             child = Process(
@@ -97,6 +101,9 @@ class ProcessTable:
             event.argv_total > len(argv) or len(argv) > MAX_ARGV,
             event.parent_name,
             ancestors,
+            (event.device, event.inode),
+            event.memfd,
+            event.nlink == 0,
         )
         self._put(process)
         return process

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from killswitch.commands import MAX_CLAUSES, Clause, Mode, Response
 from killswitch.errors import PolicyError, Problem
@@ -65,6 +65,7 @@ def compile_policies(
         programs.append(Program(made, formula if clauses.opaque(formula) or made == _OPEN else None))
     if problems:
         raise PolicyError(problems)
+    files, missing = _files((rule for _, _, rule in numbered if rule.on not in IN_KERNEL), inode_of)
     return Compiled(
         policies=tuple(policies),
         rules=tuple(rules),
@@ -79,9 +80,27 @@ def compile_policies(
         ssh_bits=atoms.ssh_bits,
         ssh_gate=atoms.gate,
         warnings=tuple(
-            f"file.inode_of: there is no {path} on this host (now)" for path in dict.fromkeys(atoms.missing)
+            f"file.inode_of: there is no {path} on this host (now)"
+            for path in dict.fromkeys([*atoms.missing, *missing])
         ),
+        files=files,
     )
+
+
+def _files(
+    rules: Iterable[Rule], inode_of: Callable[[str], tuple[int, int] | None]
+) -> tuple[dict[tuple[int, int], tuple[str, ...]], list[str]]:
+    """What the daemon itself compares ``file.inode_of`` with: the files that are there now, and the paths of the others."""
+    files: dict[tuple[int, int], tuple[str, ...]] = {}
+    missing = []
+    named = (p for rule in rules for p in predicates(rule.condition) if p.field == "file.inode_of")
+    for path in dict.fromkeys(str(value) for predicate in named for value in predicate.values):
+        file = inode_of(path)
+        if file is None:
+            missing.append(path)
+        else:
+            files[file] = (*files.get(file, ()), path)
+    return files, missing
 
 
 def enforcing(policy: Policy, rule: Rule) -> bool:

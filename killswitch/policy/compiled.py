@@ -69,6 +69,8 @@ class Compiled:
     ssh_bits: int = 0  # the same, if ``ssh_gate`` holds
     ssh_gate: int = 0
     warnings: tuple[str, ...] = ()
+    # (device, inode) -> the paths of ``file.inode_of`` that lead there, of the rules that the daemon judges
+    files: Mapping[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)
     generation: int = 0  # set by who loads it
     _rows: memoryview = field(init=False, repr=False)
     _inodes: Mapping[tuple[int, int], int] = field(init=False, repr=False)

@@ -94,6 +94,9 @@ FIELDS: Mapping[str, Field] = {
     "file.path": Field("text", 3, "the file that was changed, as the process sees it", _on("path", File)),
     "file.place": Field("text", 3, "what kind of place the file lies in", _on("place", File)),
     "file.content": Field("text", 3, "the beginning of what the file holds then: up to 64 KiB", _on("content", File)),
+    "process.listens": Field(
+        "flag", 4, "the process, or the one that it was forked from, has listened for connections", {}
+    ),
     "ssh.forward": Field("derived", 1, "the forwardings that an OpenSSH client's options ask for", {}),
     "destination.ip": Field("ip", 3, "the address that is connected or sent to", _on("destination_ip", Connect)),
     "destination.port": Field("number", 3, "the port that is connected or sent to", _on("destination_port", Connect)),

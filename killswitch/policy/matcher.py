@@ -85,6 +85,8 @@ def _test(predicate: Predicate, kind: str, wanted: str | int | float | bool) -> 
         except ValueError as error:
             raise ValueError(f"{wanted!r} is no address or network: {error}") from None
         return lambda value: _in(network, value)
+    if predicate.field == "file.inode_of" and op == "match":  # what leads to the file has been found out before
+        return lambda value: bool(value == wanted)
     if kind == "text":
         if op == "re":
             return regex.searcher(str(wanted), cased=predicate.cased)
