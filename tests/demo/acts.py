@@ -45,9 +45,9 @@ def rogue_acts(directory: Path, far: FarSide, pools: tuple[Pool, Pool], sshd: Ss
             "quiet-miner",
             "a renamed miner that keeps off the network: it only burns hashes",
             then_sleep("job", str(renamed), "150"),
-            "sustained-hashing",
+            "hashing-alone",
             frozenset(),
-            140,  # some 25 s on a quiet machine; it must keep half a CPU busy, which a crowded one may not give it at first
+            140,  # some 30 s on a quiet machine; it must keep half a CPU busy, which a crowded one may not give it at first
         ),
         Act(
             "renamed-miner",

@@ -95,10 +95,16 @@ def test_a_policy_is_loaded_whole() -> None:
     assert (policy.name, policy.version, policy.mode) == ("rogue-agent", 1, Mode.ENFORCE)
     assert policy.workloads == ("/killswitch/**", "/agents.slice/**")
     hashing = rules["sustained-hashing"]
-    assert hashing.for_ns == 20_000_000_000
-    assert hashing.level is Level.HIGH
-    assert hashing.response == (Response.SEVER, Response.FREEZE, Response.CAPTURE)
-    assert hashing.condition == And((Predicate("cpu.cores", "gte", (0.5,)), Predicate("cpu.hashing", "gte", (0.7,))))
+    assert hashing.for_ns == 15_000_000_000
+    assert hashing.level is Level.MEDIUM
+    assert hashing.response == (Response.ALERT,)
+    assert hashing.condition == And(
+        (
+            Predicate("cpu.cores", "gte", (0.5,)),
+            Predicate("cpu.hashing", "gte", (0.7,)),
+            Not(Predicate("file.inode_of", "match", ("/usr/bin/openssl",))),
+        )
+    )
     assert rules["unlinked-exec"].condition == And(
         (Predicate("file.unlinked", "match", (True,)), Not(Predicate("file.memfd", "match", (True,))))
     )

@@ -1,0 +1,90 @@
+"""The shipped rules on hashing: what only alerts, what acts, and after how much."""
+
+from __future__ import annotations
+
+import pytest
+
+from killswitch.commands import Response
+from killswitch.policy.compiled import Compiled
+from tests.unit.policy.test_shipped import compiled, matched, stops
+
+__all__ = ["compiled"]  # the fixture
+
+OWN = ["/tmp/x", "/home/a/x", "/root/x", "/var/tmp/x", "/dev/shm/x", "/srv/x", "/build/x", "/snow/x", "/data/x", "/x/usr/bin/y",
+       "/usb/x", "/us/x",
+       "/usrlocal/x", "/binary/x", "/optimal/x", "/work/x", "/nixos/x", "/sbin2/x", "/proc/1/root/tmp/x",
+       "/memfd:x"]  # fmt: skip
+SYSTEM = ["/usr/bin/x", "/usr/local/bin/x", "/bin/x", "/sbin/x", "/opt/x/bin/y", "/lib64/ld-linux-x86-64.so.2", "/lib/x",
+          "/snap/x/1/y", "/nix/store/x", "/gnu/store/x", "/usr/lib/jvm/bin/java"]  # fmt: skip
+
+
+def found(compiled: Compiled, path: str, seconds: float, **more: object) -> set[str]:
+    given = {
+        "cpu__cores": 1.0,
+        "cpu__hashing": 0.9,
+        "cpu__hashing_seconds": float(seconds),
+        "process__executable": path,
+    }
+    return matched(compiled, "cpu", **given, **more)
+
+
+@pytest.mark.parametrize("path", OWN)
+def test_what_the_workload_brought_is_stopped_after_half_a_minute(compiled: Compiled, path: str) -> None:
+    assert not stops(compiled, found(compiled, path, 20))
+    assert stops(compiled, found(compiled, path, 25))
+
+
+@pytest.mark.parametrize("path", SYSTEM)
+def test_what_the_system_has_is_stopped_after_a_minute(compiled: Compiled, path: str) -> None:
+    assert not stops(compiled, found(compiled, path, 55))
+    assert stops(compiled, found(compiled, path, 60))
+
+
+@pytest.mark.parametrize(
+    ("sign", "before", "after"),
+    [
+        ({"file__memfd": True}, 5, 6),
+        ({"file__unlinked": True}, 5, 6),
+        ({"process__open_msr": True}, 5, 6),
+        ({"cpu__jit": 0.6}, 11, 12),
+        ({"process__memory__huge_pages": 2080 << 20}, 11, 12),
+        ({"network__outside__age": 15}, 29, 30),
+    ],
+)
+def test_with_a_second_sign_it_takes_less(compiled: Compiled, sign: dict[str, object], before: int, after: int) -> None:
+    assert not stops(compiled, found(compiled, "/usr/bin/x", before, **sign))
+    assert stops(compiled, found(compiled, "/usr/bin/x", after, **sign))
+
+
+@pytest.mark.parametrize("seconds", [30, 600])
+def test_a_login_service_and_a_benchmark_may_go_on(compiled: Compiled, seconds: int) -> None:
+    service = found(compiled, "/usr/bin/python3.11", seconds, process__listens=True, network__outside__age=60)
+    assert service == {"sustained-hashing"}
+    assert found(compiled, "/usr/bin/openssl", seconds, file__inode_of=("/usr/bin/openssl",)) == set()
+
+
+def test_many_small_ones_count_together(compiled: Compiled) -> None:
+    def shared(seconds: float, **more: object) -> set[str]:
+        given = {
+            "workload__cpu__hashing": 0.9,
+            "workload__cpu__hashing_seconds": seconds,
+            "process__executable": "/tmp/x",
+        }
+        return matched(compiled, "cpu", cpu__cores=0.08, **(given | more))
+
+    assert shared(16.0) == {"shared-hashing"}
+    assert stops(compiled, shared(31.0))
+    assert shared(31.0, process__executable="/usr/bin/argon2") == set()
+    assert shared(31.0, cpu__hashing=0.1) == set()  # a program beside them, which does something else
+
+
+def test_hashing_by_itself_is_one_kind_of_evidence(compiled: Compiled) -> None:
+    rules = [
+        r.rule
+        for r in compiled.rules
+        if r.rule.id in found(compiled, "/tmp/x", 600, cpu__jit=1.0, network__outside__age=60)
+    ]
+    assert len(rules) == 4
+    assert {(r.act, r.evidence) for r in rules} == {("mining", "behaviour")}
+    weak = next(r for r in rules if r.id == "sustained-hashing")
+    assert weak.response == (Response.ALERT,)
