@@ -181,12 +181,14 @@ struct workload {
 	u8 severed;
 	u8 frozen;
 	u8 terminated;
-	u8 padding[5];
+	u8 unattended; /* severed by the programs themselves, because no daemon was there for longer than grace_ms */
+	u32 grace_ms;  /* how long it may go on without a daemon; 0 = for ever */
 };
 
 struct control {
 	u32 watched;     /* number of workloads: 0 = programs that run for the whole host return at once */
 	u32 active;      /* which half of the policy tables is in force */
+	u64 heartbeat_ns; /* CLOCK_MONOTONIC, when the daemon last looked at what we tell it */
 };
 
 struct cgroup_slot {

@@ -19,7 +19,7 @@ int on_egress(struct __sk_buff *skb)
 
 	if (!w || !f)
 		return DROP; /* attached, but not yet told for whom: closed until it is */
-	if (w->severed || !may_leave(skb)) {
+	if (is_severed(w) || !may_leave(skb)) {
 		f->tx_dropped++;
 		return DROP;
 	}
@@ -38,7 +38,7 @@ int on_ingress(struct __sk_buff *skb)
 
 	if (!w || !f)
 		return DROP;
-	if (w->severed || !may_enter(skb)) {
+	if (is_severed(w) || !may_enter(skb)) {
 		f->rx_dropped++;
 		return DROP;
 	}

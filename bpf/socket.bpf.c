@@ -20,7 +20,7 @@ static __always_inline void fill_socket(struct socket_event *e, struct workload 
 	fill_header(&e->header, kind, w->cgroup_id, task, cgroup_id_of(cgroup_of(task)));
 	BPF_CORE_READ_INTO(&e->comm, task, comm);
 	e->uid = BPF_CORE_READ(task, cred, uid.val);
-	e->denied = w->severed;
+	e->denied = is_severed(w);
 }
 
 static __always_inline void fill_address(struct socket_event *e, struct bpf_sock_addr *ctx, u8 family)
@@ -89,7 +89,7 @@ static __always_inline int judge_address(struct bpf_sock_addr *ctx, u8 family, e
 		count_loss(slot, LOST_SENDMSG_SUPPRESSED);
 	else
 		send_flow(slot, &e, sizeof(e));
-	return w->severed ? DENY : ALLOW;
+	return e.denied ? DENY : ALLOW;
 }
 
 SEC("cgroup/connect4")
@@ -135,7 +135,7 @@ int on_sock_create(struct bpf_sock *ctx)
 	struct workload *w = attached_workload(&slot);
 	struct wire_maker *maker;
 
-	if (w && w->severed)
+	if (w && is_severed(w))
 		return DENY;
 	if (wire_is_judged(policy_in_force(&half))) {
 		maker = bpf_sk_storage_get(&wire_makers, ctx, NULL, BPF_SK_STORAGE_GET_F_CREATE);

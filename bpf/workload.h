@@ -86,6 +86,26 @@ static __always_inline struct workload *attached_workload(u32 *slot)
 	return w && w->cgroup_id == here->cgroup_id ? w : NULL;
 }
 
+/* Cut off: by an order, by a verdict, or because nobody has been there to give one for longer than the policy allows. That
+ * is found out by whoever wants to send, so there is no moment that it could miss; and it lasts: a daemon that comes back
+ * decides what becomes of it. */
+static __always_inline bool is_severed(struct workload *w)
+{
+	u32 zero = 0;
+	struct control *c;
+
+	if (w->severed)
+		return true;
+	if (!w->grace_ms)
+		return false;
+	c = bpf_map_lookup_elem(&control, &zero);
+	if (!c || (long long)(bpf_ktime_get_ns() - c->heartbeat_ns) <= w->grace_ms * 1000000ll)
+		return false;
+	w->unattended = 1;
+	w->severed = 1;
+	return true;
+}
+
 static __always_inline u64 start_ticks_of(struct task_struct *task)
 {
 	return BPF_CORE_READ(task, group_leader, start_boottime) / NS_PER_TICK;

@@ -15,7 +15,7 @@ from typing import Any
 
 from killswitch.commands import FREE, Command, Containment, Finding, Mode, ReadCode, RecordFinding, Response
 from killswitch.detect.answer import Answer, finding_of
-from killswitch.detect.builtin import EVENTS_LOST, LEFT_CGROUP, UNDECIDED, built_in
+from killswitch.detect.builtin import EVENTS_LOST, LEFT_CGROUP, UNATTENDED, UNDECIDED, built_in
 from killswitch.detect.fields import program_of
 from killswitch.detect.folding import Folder
 from killswitch.detect.judge import NOTHING, Judge, Judged, mask
@@ -40,6 +40,7 @@ from killswitch.events import (
     Lost,
     Released,
     Tick,
+    Unattended,
     Wire,
     WorkloadAdded,
     WorkloadRemoved,
@@ -75,6 +76,7 @@ class Engine:
         self._others: dict[type, Callable[[Any], list[Command]]] = {
             Code: self._code,
             Lost: self._lost,
+            Unattended: self._unattended,
             Tick: self._tick,
             WorkloadAdded: self._added,
             WorkloadRemoved: self._removed,
@@ -340,6 +342,17 @@ class Engine:
             return answer.commands()
         shown = self._nobody.offer(finding, key=key, weight=event.count)
         return [RecordFinding("", shown)] if shown is not None else []
+
+    def _unattended(self, event: Unattended) -> list[Command]:
+        workload = self._workloads.get(event.workload)
+        if workload is None:
+            return []
+        answer = Answer(workload, self.open_incident(workload.id), event, self._judge.correlator)
+        done = (Response.SEVER,)
+        responses = done if event.keep else ()
+        told = summarise(event, None)
+        answer.add(built_in(UNATTENDED, event, told, mode=Mode.ENFORCE, responses=responses, done=done))
+        return answer.commands()
 
     # --- workloads and time ------------------------------------------------------------------------------------------
 

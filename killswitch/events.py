@@ -341,6 +341,17 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
+class Unattended:
+    """The kernel's programs have severed a workload by themselves: no daemon had been there for longer than its policies
+    allow. Told by the daemon that is back."""
+
+    time_ns: int
+    workload: int
+    grace_ms: int  # for how long its policies allow the daemon to be away
+    keep: bool  # its policies want it to stay cut off until an operator releases it
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """Events that never reached user space, counted since the last report."""
 
@@ -397,6 +408,7 @@ Event = (
     | Cpu
     | Code
     | Lost
+    | Unattended
     | Tick
     | WorkloadAdded
     | WorkloadRemoved

@@ -28,6 +28,7 @@ from killswitch.events import (
     Lost,
     Released,
     Tick,
+    Unattended,
     Wire,
     WorkloadAdded,
     WorkloadRemoved,
@@ -136,6 +137,12 @@ def _lost(e: Lost) -> str:
     return click.style(f"{human.plural(e.count, 'event')} lost: {printable(e.reason)}", fg="yellow", bold=True)
 
 
+def _unattended(e: Unattended) -> str:
+    return click.style(
+        f"severed by the kernel: no daemon for more than {e.grace_ms / 1000:g} s", fg="yellow", bold=True
+    )
+
+
 _EVENTS: dict[type, tuple[str, Callable[[Any], str]]] = {
     Exec: ("exec", _exec),
     Fork: ("fork", lambda e: f"{_who(e)} from {e.ppid}"),
@@ -151,6 +158,7 @@ _EVENTS: dict[type, tuple[str, Callable[[Any], str]]] = {
     Cpu: ("cpu", _cpu),
     Code: ("code", lambda e: f"{_who(e)} code at {human.plural(len(e.blocks), 'address', 'addresses')} read"),
     Lost: ("lost", _lost),
+    Unattended: ("unattended", _unattended),
     Tick: ("tick", lambda e: ""),
     WorkloadAdded: ("workload", lambda e: f"{printable(e.name)} is watched: {printable(e.cgroup)}"),
     WorkloadRemoved: ("workload", lambda e: f"{e.workload} is not watched any more"),

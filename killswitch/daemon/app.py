@@ -135,6 +135,7 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
     in_force = replace(compiled, generation=plane.policy_generation + 1)
     policies.put_in_force(in_force, files, first_incident=records.next_incident(config.evidence_dir))
     core.take_up_incidents()
+    reactor.look_after()
     await reactor.judge_running(list(core.workloads))
     pump = Pump(plane, reactor.handle, rest=lambda: REST_URGENT if switch.urgent else REST if switch.capturing else 0.0)
     pump.start()
@@ -198,6 +199,12 @@ async def serve(config: Config) -> int:
         await stopping.wait()
         notify("STOPPING=1")
         log.info("stopping; containment stays in force, and so do the rules that the kernel judges")
+        for w in running.core.workloads:
+            if grace_ms := running.core.absence_of(w.policies).grace_ms:
+                log.warning(
+                    "severed by the kernel unless a daemon is back in time %s",
+                    fields(workload=w.name, grace_ms=grace_ms),
+                )
         return 1 if running.core.fatal else 0
 
 

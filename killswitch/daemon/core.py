@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from killswitch.errors import Gone
 from killswitch.events import Event, Released, WorkloadAdded, WorkloadRemoved
 from killswitch.kernel import cgroupfs
 from killswitch.kernel.dataplane import DataPlane
+from killswitch.policy.absence import Absence, absence
 from killswitch.policy.compiled import Compiled
 
 log = logging.getLogger("killswitch")
@@ -113,6 +114,18 @@ class Core:
     def policies_for(self, cgroup: str) -> tuple[int, ...]:
         return tuple(self.compiled.policies_for(cgroup)) if self.compiled else ()
 
+    def absence_of(self, policies: Iterable[int]) -> Absence:
+        """What these policies (by index) say of a daemon that is away."""
+        return absence(self.compiled.policies[p] for p in policies) if self.compiled else Absence()
+
+    def attended(self, w: Workload, *, keep: bool) -> None:
+        """A daemon is back for a workload that the kernel had cut off by itself: keep it so, or do as was ordered before."""
+        if keep:
+            w.desired |= Containment(severed=True)
+        self.plane.set_containment(w.id, w.desired)
+        self.plane.attended(w.id)
+        self.records.desired(w, "the daemon is back")
+
     def watch(self, cgroup: str, *, name: str = "", explicit: bool = False) -> Workload:
         """Watch an existing cgroup; known already: bring it up to date. Raises Gone, KernelError."""
         path = self.path_of(cgroup)
@@ -123,6 +136,7 @@ class Core:
             name, explicit = name or absent.name, explicit or absent.explicit
         policies = self.policies_for(cgroup)
         self.plane.watch(number, path, sum(1 << p for p in policies))
+        self.plane.set_grace(number, self.absence_of(policies).grace_ms)
         w = self.workloads.add(number, cgroup, policies, name=name, explicit=explicit)
         if known is None:
             self.tell(WorkloadAdded(time.monotonic_ns(), number, w.name, cgroup, policies))

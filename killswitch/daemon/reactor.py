@@ -37,6 +37,7 @@ from killswitch.events import (
     File,
     Lost,
     Tick,
+    Unattended,
     WorkloadAdded,
     WorkloadRemoved,
 )
@@ -236,9 +237,27 @@ class Reactor:
             self.handle(lost)
         for flow in core.plane.traffic():  # before the CPU's windows, whose rules may ask for it
             self.handle(flow)
+        self.look_after()
         for cpu in core.plane.cpu_window():
             self.handle(cpu)
         self.handle(Tick(now))
+
+    def look_after(self) -> None:
+        """Do what the policies say with each workload that the kernel has cut off by itself, because no daemon was there for
+        too long. An order that stands goes before."""
+        for w in self._core.workloads:
+            if self._core.plane.unattended(w.id):
+                self._attend(w)
+
+    def _attend(self, w: Workload) -> None:
+        core = self._core
+        absence = core.absence_of(w.policies)
+        self.handle(Unattended(time.monotonic_ns(), w.id, absence.grace_ms, absence.keep))
+        core.attended(w, keep=absence.keep)
+        log.warning(
+            "severed by the kernel, no daemon was there %s",
+            fields(workload=w.name, grace_ms=absence.grace_ms, kept=absence.keep),
+        )
 
     def _count_lost(self, event: Lost) -> None:
         core = self._core

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 from killswitch.commands import FREE, Containment
 from killswitch.daemon.core import Core
@@ -37,7 +38,9 @@ async def restore(core: Core, recorded: Iterable[KnownWorkload]) -> None:
             continue
         cgroup = "/" + str(path.relative_to(core.mount))
         row = row or by_path.get(cgroup)
-        _adopt(core, number, cgroup, row, pinned.containment)
+        # What the kernel cut off by itself is no order: policies say what becomes of it (Reactor.look_after).
+        ordered = replace(pinned.containment, severed=pinned.containment.severed and not pinned.unattended)
+        _adopt(core, number, cgroup, row, ordered)
     for row in by_path.values():  # of an earlier boot, or the pins are gone
         if core.workloads.at(row.cgroup) or row.cgroup in core.workloads.absent:
             continue

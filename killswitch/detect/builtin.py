@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from killswitch.commands import Finding, Level, Mode, Response
-from killswitch.events import CgroupMove, Exec, Lost, Wire
+from killswitch.events import CgroupMove, Exec, Lost, Unattended, Wire
 
 POLICY = "built-in"
 
@@ -20,13 +20,14 @@ class BuiltIn:
 LEFT_CGROUP = BuiltIn("left-cgroup", "A process left the workload's cgroup", Level.HIGH)
 EVENTS_LOST = BuiltIn("events-lost", "Events were lost before they could be judged", Level.MEDIUM)
 EARLIER_POLICY = BuiltIn("earlier-policy", "The data plane acted by rules that are not loaded any more", Level.HIGH)
+UNATTENDED = BuiltIn("unattended", "The kernel cut the workload off: the daemon was away for too long", Level.HIGH)
 UNDECIDED = BuiltIn("undecided", "A command line is too long to be judged, and could not be read whole", Level.MEDIUM)
 BUILT_INS = (LEFT_CGROUP, EVENTS_LOST, EARLIER_POLICY, UNDECIDED)
 
 
 def built_in(
     what: BuiltIn,
-    event: CgroupMove | Lost | Exec | Wire,
+    event: CgroupMove | Lost | Unattended | Exec | Wire,
     summary: str,
     *,
     mode: Mode,
@@ -34,7 +35,7 @@ def built_in(
     done: tuple[Response, ...] = (),
 ) -> Finding:
     """The finding of one of these. ``responses`` are besides the alert."""
-    pid, start_ticks = (0, 0) if isinstance(event, Lost) else (event.pid, event.start_ticks)
+    pid, start_ticks = (0, 0) if isinstance(event, Lost | Unattended) else (event.pid, event.start_ticks)
     return Finding(
         event.time_ns,
         event.workload,

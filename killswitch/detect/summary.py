@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from killswitch.detect.processes import Process
-from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, File, Flow, Fork, Listen, Lost, Wire, text
+from killswitch.events import (
+    CgroupMove,
+    Connect,
+    Cpu,
+    Event,
+    Exec,
+    Exit,
+    File,
+    Flow,
+    Fork,
+    Listen,
+    Lost,
+    Unattended,
+    Wire,
+    text,
+)
 
 MAX_TEXT = 160  # characters of what a workload wrote
 UNKNOWN = "?"
@@ -104,6 +119,9 @@ def summarise(event: Event, process: Process | None, *, reasons: str = "", held_
             return f"{lineage(process, event.pid)} left the workload's cgroup for {to}, {kind}"
         case Lost():
             return f"{event.count} events were lost ({printable(event.reason)}): something may have gone unseen"
+        case Unattended():
+            kept = "it stays so until it is released" if event.keep else "it is let go again"
+            return f"severed by the kernel, as no daemon was there for more than {event.grace_ms / 1000:g} s; {kept}"
         case Fork():
             return f"{lineage(process, event.ppid)} forked {event.pid}"
         case Exit():

@@ -168,9 +168,12 @@ WIRE = HEADER.then(
 CGROUP = HEADER.then(("to_cgroup", "Q"), ("to_workload", "Q"), ("path_len", "I"), ("padding", "4x"))
 
 WORKLOAD = Layout(
-    (("cgroup_id", "Q"), ("policies", "Q"), ("severed", "B"), ("frozen", "B"), ("terminated", "B"), ("padding", "5x"))
+    (
+        *(("cgroup_id", "Q"), ("policies", "Q"), ("severed", "B"), ("frozen", "B"), ("terminated", "B")),
+        *(("unattended", "B"), ("grace_ms", "I")),
+    )
 )
-CONTROL = Layout((("watched", "I"), ("active", "I")))
+CONTROL = Layout((("watched", "I"), ("active", "I"), ("heartbeat_ns", "Q")))
 CGROUP_SLOT = Layout((("cgroup_id", "Q"), ("slot", "I"), ("padding", "4x")))
 PROCESS_PLACE = Layout((("cgroup_id", "Q"), ("workload", "Q"), ("slot", "I"), ("padding", "4x")))
 PROCESS_BITS = Layout((("bits", "32s"), ("start_ticks", "Q"), ("generation", "I"), ("padding", "4x")))

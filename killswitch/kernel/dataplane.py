@@ -38,6 +38,7 @@ class KernelWorkload:
     cgroup_id: int
     policies: int  # bit set of policy indices
     containment: Containment  # desired
+    unattended: bool = False  # severed by the programs themselves: the daemon was away for too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,8 @@ class DataPlane:
 
     def workloads(self) -> dict[int, KernelWorkload]:
         """Everything that is watched, by cgroup id, as it is pinned in the kernel."""
-        return {c: KernelWorkload(c, self._slots.policies(c), self._slots.containment(c)) for c in self._slots}
+        slots = self._slots
+        return {c: KernelWorkload(c, slots.policies(c), slots.containment(c), slots.unattended(c)) for c in slots}
 
     def set_containment(self, cgroup_id: int, containment: Containment) -> None:
         """What is desired for a workload. ``severed`` is in force when this returns: no packet, no new socket. Raises
@@ -134,6 +136,19 @@ class DataPlane:
     def containment(self, cgroup_id: int) -> Containment:
         """As it is in the kernel. Raises Gone when it is not watched."""
         return self._slots.containment(cgroup_id)
+
+    def set_grace(self, cgroup_id: int, grace_ms: int) -> None:
+        """How long its traffic may go on while nobody drains the events: after that the programs sever it by themselves, and
+        it stays so until ``set_containment`` says otherwise. 0 = for ever. Raises Gone when it is not watched."""
+        self._slots.set_grace(cgroup_id, grace_ms)
+
+    def unattended(self, cgroup_id: int) -> bool:
+        """Whether the programs severed it by themselves. Raises Gone when it is not watched."""
+        return self._slots.unattended(cgroup_id)
+
+    def attended(self, cgroup_id: int) -> None:
+        """A daemon has taken note of it: from now on its containment is what was ordered. Raises Gone."""
+        self._slots.attended(cgroup_id)
 
     def flows(self, cgroup_id: int) -> Flows:
         """Raises Gone when it is not watched."""
@@ -170,7 +185,9 @@ class DataPlane:
 
     def drain(self, limit: int) -> list[Event]:
         """At most ``limit`` events: execs and cgroup events first, then the rest. A watched cgroup that was removed is
-        no longer watched when its ``CgroupRemoved`` comes out."""
+        no longer watched when its ``CgroupRemoved`` comes out. Who drains is there: this is the heartbeat that ``set_grace``
+        counts from."""
+        self._slots.beat()
         events: list[Event] = []
         self._exec_ring.drain(events, limit)
         for event in events:

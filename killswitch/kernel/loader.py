@@ -113,7 +113,7 @@ def copy_tables(old: Loaded, new: Loaded) -> bool:
     keep their tables in different shapes: then the policy has to be loaded again."""
     pairs = [(old.maps[name], new.maps[name]) for name in (*TABLE_MAPS, "control")]
     shape = ("key_size", "value_size", "max_entries")
-    if any(getattr(a, s) != getattr(b, s) for a, b in pairs for s in shape):
+    if any(getattr(a, s) != getattr(b, s) for a, b in pairs[:-1] for s in shape):
         return False
     for a, b in pairs[:-1]:
         b.put_packed(*a.read_packed())
@@ -122,10 +122,11 @@ def copy_tables(old: Loaded, new: Loaded) -> bool:
     return True
 
 
-def read_workload(loaded: Loaded, slot: int) -> tuple[int, int, int, int, int]:
-    """(cgroup id, policies, severed, frozen, terminated). These members never move: see struct workload."""
+def read_workload(loaded: Loaded, slot: int) -> tuple[int, int, int, int, int, int, int]:
+    """(cgroup id, policies, severed, frozen, terminated, unattended, grace in ms). These members never move: see struct
+    workload."""
     head = loaded.mapped("workloads").element(slot)[: abi.WORKLOAD.size]
-    values: tuple[int, int, int, int, int] = abi.WORKLOAD.codec.unpack(head)
+    values: tuple[int, int, int, int, int, int, int] = abi.WORKLOAD.codec.unpack(head)
     return values
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,10 @@ _POLICIES_AT = abi.WORKLOAD.offset("policies")
 _SEVERED_AT = abi.WORKLOAD.offset("severed")
 _FROZEN_AT = abi.WORKLOAD.offset("frozen")
 _TERMINATED_AT = abi.WORKLOAD.offset("terminated")
+_UNATTENDED_AT = abi.WORKLOAD.offset("unattended")
+_GRACE_AT = abi.WORKLOAD.offset("grace_ms")
 _WATCHED_AT = abi.CONTROL.offset("watched")
+_HEARTBEAT_AT = abi.CONTROL.offset("heartbeat_ns")
 
 
 class Slots:
@@ -28,6 +32,7 @@ class Slots:
         self._memory = loaded.mapped("workloads").memory
         self._size = loaded.mapped("workloads").value_size
         self._slots = loaded.slots()
+        self._control = loaded.mapped("control").memory
         self._last = max(self._slots.values(), default=0)
         self._count()
 
@@ -58,6 +63,7 @@ class Slots:
         told = self._loaded.mapped("losses_told")
         told.memory[slot * told.value_size : (slot + 1) * told.value_size] = bytes(told.value_size)
         self._store(slot, policies, containment or Containment())
+        struct.pack_into("<I", self._memory, slot * self._size + _GRACE_AT, 0)
         struct.pack_into("<Q", self._memory, slot * self._size + _ID_AT, cgroup_id)
         self._by_cgroup.put(_u64(cgroup_id), slot.to_bytes(4, "little"))
         self._slots[cgroup_id] = slot
@@ -102,6 +108,24 @@ class Slots:
         at = self.slot(cgroup_id) * self._size
         self._contain(at, containment)
 
+    def unattended(self, cgroup_id: int) -> bool:
+        """Whether it was severed by the programs themselves, because the daemon was away for longer than its grace."""
+        return bool(self._memory[self.slot(cgroup_id) * self._size + _UNATTENDED_AT])
+
+    def set_unattended(self, cgroup_id: int, value: bool) -> None:
+        self._memory[self.slot(cgroup_id) * self._size + _UNATTENDED_AT] |= value
+
+    def attended(self, cgroup_id: int) -> None:
+        self._memory[self.slot(cgroup_id) * self._size + _UNATTENDED_AT] = 0
+
+    def set_grace(self, cgroup_id: int, grace_ms: int) -> None:
+        self.beat()  # who sets it is there, and the last one may have been long ago
+        struct.pack_into("<I", self._memory, self.slot(cgroup_id) * self._size + _GRACE_AT, grace_ms)
+
+    def beat(self) -> None:
+        """We are here: the programs cut off who has a grace once this is longer ago than that."""
+        struct.pack_into("<Q", self._control, _HEARTBEAT_AT, time.monotonic_ns())
+
     def _store(self, slot: int, policies: int, containment: Containment) -> None:
         struct.pack_into("<Q", self._memory, slot * self._size + _POLICIES_AT, policies)
         self._contain(slot * self._size, containment)
@@ -109,6 +133,8 @@ class Slots:
     def _contain(self, at: int, containment: Containment) -> None:
         """One store each: a program that severs at the same time must not be overwritten by what was read before."""
         self._memory[at + _SEVERED_AT] = containment.severed
+        if not containment.severed:
+            self._memory[at + _UNATTENDED_AT] = 0
         self._memory[at + _FROZEN_AT] = containment.frozen
         self._memory[at + _TERMINATED_AT] = containment.terminated
 
@@ -122,7 +148,7 @@ class Slots:
         raise KernelError("watch one more cgroup", errno.ENOSPC, f"{abi.MAX_WORKLOADS - 1} are watched; unwatch some")
 
     def _count(self) -> None:
-        struct.pack_into("<I", self._loaded.mapped("control").memory, _WATCHED_AT, len(self._slots))
+        struct.pack_into("<I", self._control, _WATCHED_AT, len(self._slots))
 
 
 def _u64(number: int) -> bytes:

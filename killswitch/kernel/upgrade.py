@@ -86,14 +86,17 @@ def _take_over(old: pins.Generation, new: loader.Loaded, mount: Path) -> None:
 def _merge(old: loader.Loaded, new: loader.Loaded, mount: Path) -> None:
     slots = Slots(new)
     for cgroup_id, slot in old.slots().items():
-        _, policies, severed, frozen, terminated = loader.read_workload(old, slot)
+        _, policies, severed, frozen, terminated, unattended, grace_ms = loader.read_workload(old, slot)
         contained = Containment(bool(severed), bool(frozen), bool(terminated))
         if cgroup_id in slots:
             slots.set_containment(cgroup_id, slots.containment(cgroup_id) | contained)
+            slots.set_unattended(cgroup_id, bool(unattended))
             continue
         try:
             with loader.cgroup_by_id(mount, cgroup_id) as fd:
                 number = slots.take(cgroup_id, policies, contained)
+                slots.set_unattended(cgroup_id, bool(unattended))
+                slots.set_grace(cgroup_id, grace_ms)
                 attach.attach_cgroup(new.generation, new.maps["cgroup_slot"], fd, cgroup_id, number)
                 slots.seed(cgroup_id, Path(f"/proc/self/fd/{fd}").readlink())
         except Gone:

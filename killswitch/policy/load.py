@@ -13,6 +13,7 @@ from pathlib import Path
 from killswitch.commands import Mode
 from killswitch.errors import PolicyError, Problem
 from killswitch.policy import source
+from killswitch.policy.absence import read_absence
 from killswitch.policy.lists import resolve_lists
 from killswitch.policy.model import Policy, Rule
 from killswitch.policy.rules import MAX_PROBLEMS, RuleBuilder
@@ -97,6 +98,7 @@ def _build(root: Map, file: str, problems: list[Problem]) -> Policy | None:
             seen.setdefault(identity.text, identity.line)
         if rule is not None:
             rules.append(rule)
+    on_daemon_loss, daemon_grace_ns = read_absence(root, file, problems)
     if problems:
         return None
     metadata = root.get("metadata")
@@ -110,6 +112,8 @@ def _build(root: Map, file: str, problems: list[Problem]) -> Policy | None:
         rules=tuple(rules),
         file=file,
         lists={k: tuple(s.text for s in v) for k, v in builder.lists.values.items()},
+        on_daemon_loss=on_daemon_loss,
+        daemon_grace_ns=daemon_grace_ns,
     )
 
 

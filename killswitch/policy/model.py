@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from killswitch.commands import Act, Evidence, Level, Mode, Response
+
+DAEMON_GRACE_NS = 10_000_000_000
+MIN_DAEMON_GRACE_NS = 3_000_000_000  # a restart takes one second on an idle host, and some on a crowded one
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,14 @@ class Rule:
     evidence: Evidence | None = None  # and of which kind
 
 
+class OnDaemonLoss(StrEnum):
+    """What becomes of a workload while no daemon is there (killed, stopped, starved) for longer than the grace."""
+
+    ALLOW = "allow"  # it goes on, under the rules that the kernel judges
+    SEVER = "sever"  # the kernel cuts it off; a daemon that is back lets it go again
+    SEVER_AND_KEEP = "sever_and_keep"  # it stays cut off until an operator releases it
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     name: str
@@ -93,3 +105,5 @@ class Policy:
     rules: tuple[Rule, ...]
     file: str = ""
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    on_daemon_loss: OnDaemonLoss = OnDaemonLoss.ALLOW
+    daemon_grace_ns: int = DAEMON_GRACE_NS

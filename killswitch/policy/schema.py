@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from killswitch.commands import Act, Evidence, Level, Mode, Response
 from killswitch.errors import Problem
+from killswitch.policy.model import OnDaemonLoss
 from killswitch.policy.source import Map, Node, Scalar, Seq
 from killswitch.policy.suggest import did_you_mean, quoted
 
@@ -178,6 +179,15 @@ POLICY = Record(
             True,
         ),
         "mode": Key(Choice(tuple(Mode), "a mode"), "monitor says what would be done; enforce does it.", True),
+        "on_daemon_loss": Key(
+            Choice(tuple(OnDaemonLoss), "a word for on_daemon_loss"),
+            "What the kernel does to these workloads when no daemon has been there for daemon_grace: allow (the default) lets "
+            "them go on, sever cuts them off until one is back, sever_and_keep until an operator releases them.",
+        ),
+        "daemon_grace": Key(
+            Text(r"(\d+(\.\d+)?(ns|us|ms|s|m|h))+", "a duration, as in 10s or 1m30s"),
+            "How long the daemon may be away before on_daemon_loss holds: 10s by default, 3s at least.",
+        ),
         "lists": Key(Named(Items(Text(), maximum=10_000), "a list"), "Named values, used in 'match' as $name."),
         "rules": Key(Items(RULE, maximum=256), "The detections.", True),
     },

@@ -16,6 +16,7 @@ from killswitch.commands import (
 from killswitch.events import (
     Done,
     Released,
+    Unattended,
 )
 from tests.unit.detect.scenes import (
     MINER,
@@ -204,3 +205,13 @@ def test_talking_to_one_service_or_to_the_outside_is_no_scan() -> None:
     scene = Scene(SCAN)
     many = [connect("10.0.0.1", 443, at=n) for n in range(50)] + [connect("8.8.8.8", n, at=99) for n in range(1, 50)]
     assert not findings(scene.play(*many))
+
+
+def test_what_the_kernel_severed_while_nobody_was_there_is_a_finding_and_an_order_only_if_it_is_to_be_kept() -> None:
+    scene = Scene()
+    [let_go] = scene.play(Unattended(1 * S, WORKLOAD, 10_000, keep=False))
+    assert isinstance(let_go, RecordFinding)
+    assert (let_go.finding.rule, let_go.finding.done_in_kernel) == ("unattended", (Response.SEVER,))
+    assert "let go again" in let_go.finding.summary
+    kept = scene.play(Unattended(100 * S, WORKLOAD, 10_000, keep=True))
+    assert [c.desired for c in kept if isinstance(c, Contain)] == [Containment(severed=True)]
