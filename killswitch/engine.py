@@ -36,6 +36,7 @@ from killswitch.events import (
     File,
     Flow,
     Fork,
+    Inspected,
     Listen,
     Lost,
     Released,
@@ -136,8 +137,9 @@ class Engine:
             self._next_incident += 1
         return known.incident
 
-    def survey(self, event: Exec, found: Iterable[Finding] = ()) -> list[Command]:
+    def survey(self, event: Exec | Inspected, found: Iterable[Finding] = ()) -> list[Command]:
         """Judge a program that runs already, as if it began now. What is known of its process and of its load stays.
+        Of one that was ``Inspected``, only what has been found out about it.
 
         ``found``: what was found of the workload before. No rule finds the same process a second time, unless it (its
         mode, what it does) has changed since.
@@ -145,14 +147,18 @@ class Engine:
         workload = self._workloads.get(event.workload)
         if workload is None:
             return []
+        if isinstance(event, Inspected):
+            return self._inspected(workload, event, found)
         process = workload.processes.get(event.pid, event.start_ticks)
         if process is None or not process.name:
             process = workload.processes.exec(event)
-        entity = event.pid, event.start_ticks
-        before = {(f.policy, f.rule, f.mode, f.responses) for f in found if (f.pid, f.start_ticks) == entity}
-        matches = self._judge.matches(workload, event, process)
-        rules = [m for m in matches if (m.policy.name, m.rule.id, m.policy.mode, m.rule.response) not in before]
+        rules = _new(self._judge.matches(workload, event, process), event, found)
         return self._act(workload, event, process, rules).commands() if rules else []
+
+    def _inspected(self, workload: Workload, event: Inspected, found: Iterable[Finding]) -> list[Command]:
+        process = workload.processes.get(event.exec.pid, event.exec.start_ticks)
+        rules = _new(self._judge.later(workload, event, process), event.exec, found)
+        return self._act(workload, event.exec, process, rules).commands() if rules else []
 
     def asked_for(self, workload: int) -> dict[tuple[int, int], tuple[bytes, bytes]]:
         """Of each known process, by (pid, start ticks): its executable, and the path that was asked for (a script's)."""
@@ -406,3 +412,10 @@ class Engine:
     def _flush(workload: Workload, now: int, *, all_of_them: bool = False) -> list[Command]:
         folded = workload.folder.flush(now, all_of_them=all_of_them)
         return [RecordFinding(workload.incident, finding) for finding in folded]
+
+
+def _new(matches: Iterable[CompiledRule], event: Exec, found: Iterable[Finding]) -> list[CompiledRule]:
+    """Without those that have found this process before, as they are now."""
+    entity = event.pid, event.start_ticks
+    before = {(f.policy, f.rule, f.mode, f.responses) for f in found if (f.pid, f.start_ticks) == entity}
+    return [m for m in matches if (m.policy.name, m.rule.id, m.policy.mode, m.rule.response) not in before]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from killswitch.commands import (
     BIT_TRUNCATED,
     Command,
     Contain,
+    Finding,
     KillProcess,
     Level,
     Outcome,
@@ -25,16 +26,21 @@ from killswitch.commands import (
 from killswitch.control.service import StreamItem
 from killswitch.daemon.core import Core
 from killswitch.daemon.files import Files
+from killswitch.daemon.inspection import Inspection
 from killswitch.daemon.log import fields
 from killswitch.daemon.survey import running, tell_program
+from killswitch.daemon.workers import Workers
 from killswitch.daemon.workloads import Workload
 from killswitch.errors import Gone, KernelError, Protected
 from killswitch.events import (
     CgroupCreated,
     CgroupRemoved,
+    Done,
     Event,
     Exec,
+    Facts,
     File,
+    Inspected,
     Lost,
     Tick,
     Unattended,
@@ -42,11 +48,14 @@ from killswitch.events import (
     WorkloadRemoved,
 )
 from killswitch.kernel import codereader, procfs
+from killswitch.policy.compiled import Compiled
 
 log = logging.getLogger("killswitch.reactor")
 
 _LOUD = (Level.HIGH, Level.CRITICAL)
 MAX_REREADS = 64  # long command lines that are read at the same time
+MAX_INSPECTIONS = 512  # programs that wait to be inspected
+INSPECTION_SECONDS = 5.0  # a file of a workload may lie where nobody answers
 SURVEYED_AT_ONCE = 32  # running programs that are judged before others are served
 
 
@@ -55,6 +64,8 @@ class Reactor:
         self._core = core
         self.files = Files(core)
         self._rereading = 0
+        self._inspection = Inspection()
+        self._workers = Workers("inspect", 2)
         self._surveying = False
         self._surveyed: set[int] = set()  # workloads whose processes were judged when they were first watched
         self._late: defaultdict[int, set[asyncio.Task[Any]]] = defaultdict(set)  # workload -> what still judges it
@@ -73,7 +84,9 @@ class Reactor:
             self._judge_later(event.workload, self._judge_whole(event), f"read the command line of process {event.pid}")
             return
         self._judge(event)
-        if isinstance(event, CgroupCreated):
+        if isinstance(event, Exec):
+            self._inspect(event)
+        elif isinstance(event, CgroupCreated):
             self.discover(event.path)
         elif isinstance(event, WorkloadAdded):
             w = core.workloads.get(event.workload)
@@ -122,8 +135,45 @@ class Reactor:
             incident = core.incidents.get(w.incident)
             for command in engine.survey(event, incident.findings if incident else ()):
                 self.carry_out(command)
+            self._inspect(event, tuple(incident.findings) if incident else ())
             if number % SURVEYED_AT_ONCE == 0:
                 await asyncio.sleep(0)
+
+    # --- what has to be read ---
+
+    def _inspect(self, event: Exec, found: Sequence[Finding] = ()) -> None:
+        """Find out what rules ask for and the event does not say; at once where nothing has to be read."""
+        core = self._core
+        w, compiled = core.workloads.get(event.workload), core.compiled
+        if w is None or compiled is None or event.done & Done.KILLED:
+            return
+        wants = compiled.wants(w.mask)
+        if not wants:
+            return
+        facts = self._inspection.at_once(event, compiled, wants)
+        if facts is not None:
+            self._judge_inspected(Inspected(event.workload, event, facts), found)
+        elif self._workers.waiting >= MAX_INSPECTIONS:
+            self.handle(Lost(time.monotonic_ns(), event.workload, "program not inspected: too many at once", 1))
+        else:
+            work = self._inspect_later(event, compiled, wants, found)
+            self._judge_later(event.workload, work, f"inspect process {event.pid}")
+
+    async def _inspect_later(
+        self, event: Exec, compiled: Compiled, wants: frozenset[str], found: Sequence[Finding]
+    ) -> None:
+        try:
+            facts = await self._workers.run(lambda: self._inspection.facts(event, compiled, wants), INSPECTION_SECONDS)
+        except TimeoutError as e:
+            log.warning("process %d not inspected: %s", event.pid, e)
+            self.handle(Lost(time.monotonic_ns(), event.workload, "program not inspected: its files do not answer", 1))
+            facts = Facts(config_unread="its files do not answer")
+        self._judge_inspected(Inspected(event.workload, event, facts), found)
+
+    def _judge_inspected(self, event: Inspected, found: Sequence[Finding]) -> None:
+        if self._core.engine is not None:
+            for command in self._core.engine.survey(event, found):
+                self.carry_out(command)
 
     def _wants_whole(self, event: Exec) -> bool:
         w, compiled = self._core.workloads.get(event.workload), self._core.compiled
@@ -215,6 +265,7 @@ class Reactor:
         finally:
             self._rereading -= 1
         self._judge(event)
+        self._inspect(event)
 
     async def _read_code(self, command: ReadCode) -> None:
         try:

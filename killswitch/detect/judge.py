@@ -13,7 +13,7 @@ from killswitch.detect.processes import Process
 from killswitch.detect.reach import FANOUT
 from killswitch.detect.traffic import OUTSIDE
 from killswitch.detect.workload import Workload
-from killswitch.events import CgroupMove, Connect, Cpu, Exec, Exit, File, Flow, Fork, Listen, Wire
+from killswitch.events import CgroupMove, Connect, Cpu, Exec, Exit, File, Flow, Fork, Inspected, Listen, Wire
 from killswitch.policy.compiled import Compiled, CompiledRule
 from killswitch.policy.fields import EVENT_TYPES
 
@@ -53,6 +53,16 @@ class Judge:
         if type(event) not in self._outside:
             return NOTHING
         return dict(zip(OUTSIDE, workload.traffic.outside(event.time_ns), strict=True))
+
+    def later(self, workload: Workload, event: Inspected, process: Process | None) -> tuple[CompiledRule, ...]:
+        """The rules that the program matches by what was found out about it since it began."""
+        wanted = self._wanted.get(Exec)
+        more = (
+            extra_fields(wanted, event.exec, process, workload.cgroup, self.compiled.files)
+            if wanted is not None
+            else NOTHING
+        )
+        return self.compiled.later(event.exec, workload.policies, event.facts, more)
 
     def mode(self, workload: Workload) -> Mode:
         """Of a built-in finding: that of the strictest policy which watches the workload."""

@@ -73,6 +73,7 @@ class Atoms:
     args_bits: int = 0  # bits that the arguments decide
     ssh_bits: int = 0
     told: int = 0  # flags of a flow that some rule asks for by themselves
+    ssh_means: dict[str, int] = field(default_factory=dict)  # each kind of forwarding -> the bits that it sets
     missing: list[str] = field(default_factory=list)  # files of ``file.inode_of`` that are not there
     _next: int = FIRST_FREE_BIT
 
@@ -157,6 +158,7 @@ class Atoms:
         means = [sum(b for atom, b in asking if atom.op == "exists" or kind in atom.values) for kind in ssh.KINDS]
         own = [sum_bits(means[i] for i, kind in enumerate(kinds) if bits & kind) for bits in dfa.bits]
         self.ssh_bits = sum_bits(means)
+        self.ssh_means = dict(zip(ssh.KINDS, means, strict=True))
         start = table.add(prune(Dfa(dfa.classes, dfa.rows, own, dfa.start)))
         return (Grammar(self.gate.bit_length() - 1, start),)
 

@@ -89,6 +89,13 @@ FIELDS: dict[str, FieldType] = {
         words=("remote", "local", "dynamic", "tun", "stdio"),
         derived="it is read from the arguments: give process.executable: /usr/bin/ssh and process.args",
     ),
+    # Found out after the program began, by reading files: see events.Facts.
+    "file.program": FieldType("name", _on("exec"), many=True),
+    "file.hash.sha256": FieldType("text", _on("exec"), many=True),
+    "ssh.config_unread": FieldType("boolean", _on("exec")),
+    "process.config": FieldType("text", _on("exec"), many=True),
+    "process.named_files": FieldType("text", _on("exec"), many=True),
+    "process.env": FieldType("text", _on("exec"), many=True),
     "destination.ip": FieldType("ip", _on("connect")),
     "destination.port": FieldType("whole", _on("connect"), limit="port"),
     "source.ip": FieldType("ip", _on("listen")),

@@ -14,6 +14,7 @@ from killswitch.policy.compiled import Compiled, CompiledRule, Program
 from killswitch.policy.fields import FIELDS
 from killswitch.policy.inode import os_inode
 from killswitch.policy.model import Policy, Predicate, Rule
+from killswitch.policy.programs import Recogniser
 
 IN_KERNEL = ("exec", "wire")  # events whose rules the data plane itself can judge
 MAX_POLICIES = 64  # bits in a workload's policy set
@@ -33,6 +34,7 @@ def compile_policies(
     in_kernel = [(policy, rule) for _, policy, rule in numbered if rule.on in IN_KERNEL]
     atoms = Atoms()
     try:
+        recogniser = Recogniser(program for policy in policies for program in policy.programs)
         # Bits first to the rules that the kernel itself enforces.
         atoms.add(rule.condition for policy, rule in sorted(in_kernel, key=lambda pair: not enforcing(*pair)))
         tables = atoms.build(inode_of)
@@ -79,6 +81,8 @@ def compile_policies(
         args_bits=atoms.args_bits,
         ssh_bits=atoms.ssh_bits,
         ssh_gate=atoms.gate,
+        ssh_means=atoms.ssh_means,
+        recogniser=recogniser,
         warnings=tuple(
             f"file.inode_of: there is no {path} on this host (now)"
             for path in dict.fromkeys([*atoms.missing, *missing])

@@ -22,11 +22,13 @@ from killswitch.commands import (
     WIRE_WINDOW,
     KernelTables,
 )
-from killswitch.events import Event, Exec, Transport, Wire
+from killswitch.events import Event, Exec, Facts, Transport, Wire
+from killswitch.policy import runners, ssh
 from killswitch.policy.clauses import Formula, Term
 from killswitch.policy.decide import Decision, decision
-from killswitch.policy.fields import COMMAND_LINE_BYTES, EVENT_TYPES, PROGRAM, names
+from killswitch.policy.fields import COMMAND_LINE_BYTES, EVENT_TYPES, INSPECTED, PROGRAM, names, tokens
 from killswitch.policy.model import Policy, Rule
+from killswitch.policy.programs import Recogniser
 from killswitch.policy.workloads import glob_pattern
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
@@ -55,6 +57,10 @@ class _Plan(NamedTuple):
     keys: int  # an exec that has none of these bits can match none of ``exec``...
     always: bool  # ...unless some rule needs none
     exec: tuple[tuple[CompiledRule, Program, Decision | None], ...]  # None: the terms alone decide
+    later: tuple[
+        tuple[CompiledRule, Program, Decision | None], ...
+    ]  # of ``exec``, those that ask what is found out then
+    wants: frozenset[str]  # fields that have to be found out
     wire: tuple[tuple[CompiledRule, Program, Decision | None], ...]
     other: Mapping[type, tuple[tuple[CompiledRule, Decision], ...]]
 
@@ -68,6 +74,8 @@ class Compiled:
     args_bits: int = 0  # the predicates that the arguments decide
     ssh_bits: int = 0  # the same, if ``ssh_gate`` holds
     ssh_gate: int = 0
+    ssh_means: Mapping[str, int] = field(default_factory=dict)  # each kind of forwarding -> the bits that it sets
+    recogniser: Recogniser = field(default_factory=lambda: Recogniser(()), repr=False)
     warnings: tuple[str, ...] = ()
     # (device, inode) -> the paths of ``file.inode_of`` that lead there, of the rules that the daemon judges
     files: Mapping[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)
@@ -181,12 +189,52 @@ class Compiled:
             event, bits = self._whole(event, extra)
         if not bits & plan.keys and not plan.always:
             return ()
-        return tuple(
-            rule
-            for rule, program, decide in plan.exec
-            if any(bits & mask == value for mask, value in program.terms)
-            and (decide is None or decide(bits, event, extra))
-        )
+        return tuple(rule for rule, program, decide in plan.exec if _holds(program, decide, bits, event, extra))
+
+    def wants(self, policies: int) -> frozenset[str]:
+        """What these policies want found out about a program that has begun: fields of ``INSPECTED``, and ``ssh.forward``."""
+        return (self._plans.get(policies) or self._plan(policies)).wants
+
+    def is_client(self, event: Exec) -> bool:
+        """Whether it is OpenSSH's client by its name or its file."""
+        return bool(self._bits(event) & self.ssh_gate)
+
+    def later(
+        self, event: Exec, policies: int, facts: Facts, extra: Mapping[str, object] = _NOTHING
+    ) -> tuple[CompiledRule, ...]:
+        """The rules that match by what was found out since, and did not by the event alone."""
+        plan = self._plans.get(policies) or self._plan(policies)
+        before = self._bits(event)
+        kinds = set(facts.forwards)
+        if ssh.CLIENT in facts.programs and self.ssh_means:
+            argv = tokens(event.argv)
+            kinds |= ssh.asked_for(argv[runners.inner(names(event), argv) or 0 :])
+        bits = before
+        for kind in kinds:
+            bits |= self.ssh_means.get(kind, 0)
+        known = {
+            **extra,
+            "file.program": facts.programs,
+            "file.hash.sha256": (facts.sha256,) if facts.sha256 else (),
+            "ssh.config_unread": bool(facts.config_unread),
+            "process.config": facts.config,
+            "process.named_files": facts.named_files,
+            "process.env": facts.environment,
+        }
+        found = [rule for rule, program, decide in plan.later if _holds(program, decide, bits, event, known)]
+        if bits != before:
+            found += [
+                rule
+                for rule, program, decide in plan.exec
+                if "ssh.forward" in rule.fields
+                and _holds(program, decide, bits, event, extra)
+                and not _holds(program, decide, before, event, extra)
+            ]
+        return tuple(found)
+
+    def _bits(self, event: Exec) -> int:
+        known = event.generation == self.generation and self.generation
+        return event.predicates if known else self.predicates(event)
 
     def _wire_matches(self, plan: _Plan, event: Wire, extra: Mapping[str, object]) -> tuple[CompiledRule, ...]:
         ours = bool(event.generation == self.generation and self.generation)
@@ -195,23 +243,18 @@ class Compiled:
             program = extra.get(PROGRAM)
             if isinstance(program, Exec):
                 bits |= self.predicates(program) & ~self.tables.wire_bits
-        return tuple(
-            rule
-            for rule, program, decide in plan.wire
-            if any(bits & mask == value for mask, value in program.terms)
-            and (decide is None or decide(bits, event, extra))
-        )
+        return tuple(rule for rule, program, decide in plan.wire if _holds(program, decide, bits, event, extra))
 
     def undecided(self, event: Exec, policies: int) -> tuple[CompiledRule, ...]:
         """The rules for which it matters what the arguments say beyond the window. Empty when nothing was cut."""
         if not event.truncated:
             return ()
-        bits = event.predicates if event.generation == self.generation and self.generation else self.predicates(event)
+        bits = self._bits(event)
         known = ~(self.args_bits | (self.ssh_bits if bits & self.ssh_gate else 0))
         plan = self._plans.get(policies) or self._plan(policies)
         return tuple(
             rule
-            for rule, program, _ in plan.exec
+            for rule, program, _ in (*plan.exec, *plan.later)
             if any(
                 (bits ^ value) & mask & known == 0
                 and (mask & ~known or (program.formula and rule.fields & _OF_ARGUMENTS))
@@ -242,18 +285,25 @@ class Compiled:
             )
             for kind in (Exec, Wire)
         )
+        later = tuple(one for one in execs if one[0].fields & INSPECTED)
+        execs = tuple(one for one in execs if not one[0].fields & INSPECTED)
+        wants = frozenset(f for r, _ in chosen for f in r.fields & (INSPECTED | {"ssh.forward"}))
         values = [term.value for _, program, _ in execs for term in program.terms]
         other = {
             kind: tuple((r, decision(p.formula, kind)) for r, p in chosen if r.rule.on == on and p.formula is not None)
             for on, kind in EVENT_TYPES.items()
             if kind not in (Exec, Wire)
         }
-        plan = _Plan(_keys(values), not all(values), execs, wires, other)
+        plan = _Plan(_keys(values), not all(values), execs, later, wants, wires, other)
         self._plans[policies] = plan
         return plan
 
 
 _OF_ARGUMENTS = frozenset({"process.args", "process.command_line"})
+
+
+def _holds(program: Program, decide: Decision | None, bits: int, event: Event, extra: Mapping[str, object]) -> bool:
+    return any(bits & mask == value for mask, value in program.terms) and (decide is None or decide(bits, event, extra))
 
 
 def _keys(values: Sequence[int]) -> int:

@@ -98,6 +98,12 @@ FIELDS: Mapping[str, Field] = {
         "flag", 4, "the process, or the one that it was forked from, has listened for connections", {}
     ),
     "ssh.forward": Field("derived", 1, "the forwardings that an OpenSSH client's options ask for", {}),
+    "file.program": Field("text", 3, "what the executable is by its content, whatever it is called: see 'programs'", {}),
+    "file.hash.sha256": Field("text", 3, "SHA-256 of the executable, in hexadecimal", {}),
+    "ssh.config_unread": Field("flag", 3, "an OpenSSH client's configuration could not be read: a pipe, or gone by then", {}),
+    "process.config": Field("text", 3, "content of the files that are given as configuration, up to 64 KiB of each", {}),
+    "process.named_files": Field("text", 3, "content of other files named in the arguments that look like configuration", {}),
+    "process.env": Field("text", 3, "each NAME=value of the environment that the program began with", {}),
     "destination.ip": Field("ip", 3, "the address that is connected or sent to", _on("destination_ip", Connect)),
     "destination.port": Field("number", 3, "the port that is connected or sent to", _on("destination_port", Connect)),
     "source.ip": Field("ip", 3, "the address that is bound", _on("source_ip", Listen)),
@@ -165,6 +171,10 @@ FIELDS: Mapping[str, Field] = {
     "finding.acts": Field("number", 4, "distinct acts", _on("acts", Sums)),
 }  # fmt: skip
 
+# What is found out by reading files, after the program began (``events.Facts``). Rules that ask for it are judged then.
+INSPECTED = frozenset(
+    {"file.program", "file.hash.sha256", "ssh.config_unread", "process.config", "process.named_files", "process.env"}
+)
 TEXT_FIELDS = frozenset(name for name, field in FIELDS.items() if field.kind == "text")
 
 

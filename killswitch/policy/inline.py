@@ -18,6 +18,7 @@ from killswitch.events import (
     Event,
     Exec,
     Exit,
+    Facts,
     File,
     Flow,
     Fork,
@@ -49,7 +50,10 @@ def run_inline_tests(policies: Sequence[Policy], compiled: Compiled) -> list[Pro
                     matched = matches_at_last(policy, rule, test.findings, compiled)
                 else:
                     event, extra = build_event(rule.on, test.event)
-                    matched = any(m.rule is rule or m.rule.id == rule.id for m in compiled.matches(event, bit, extra))
+                    found = list(compiled.matches(event, bit, extra))
+                    if isinstance(event, Exec):
+                        found += compiled.later(event, bit, facts_of(extra), extra)
+                    matched = any(m.rule is rule or m.rule.id == rule.id for m in found)
                 if matched != test.match:
                     told = "matches" if matched else "does not match"
                     wanted = "match" if test.match else "no_match"
@@ -93,6 +97,22 @@ def build_event(on: str, fields: Mapping[str, object]) -> tuple[Event, dict[str,
     given = dict(fields)
     event = _BUILDERS[on](given)
     return event, given
+
+
+def facts_of(given: Mapping[str, object]) -> Facts:
+    """What a test's event says that would be found out after the program began."""
+
+    def texts(field: str) -> tuple[bytes, ...]:
+        return tuple(str(v).encode("utf-8", "surrogateescape") for v in _many(given.get(field, ())))
+
+    return Facts(
+        programs=tuple(str(v) for v in _many(given.get("file.program", ()))),
+        sha256="".join(str(v) for v in _many(given.get("file.hash.sha256", ()))[:1]),
+        config_unread="not said" if given.get("ssh.config_unread") else "",
+        config=texts("process.config"),
+        named_files=texts("process.named_files"),
+        environment=texts("process.env"),
+    )
 
 
 def _take_int(given: dict[str, object], key: str, default: int) -> int:

@@ -16,6 +16,7 @@ from killswitch.policy import source
 from killswitch.policy.absence import read_absence
 from killswitch.policy.lists import resolve_lists
 from killswitch.policy.model import Policy, Rule
+from killswitch.policy.programs import MAX_LENGTH, MIN_LENGTH, Program
 from killswitch.policy.rules import MAX_PROBLEMS, RuleBuilder
 from killswitch.policy.schema import IDENTIFIER, check_shape
 from killswitch.policy.source import Map, Node, Scalar, Seq
@@ -79,6 +80,7 @@ def read_text(text: str, file: str) -> tuple[Policy | None, list[Problem]]:
 
 def _build(root: Map, file: str, problems: list[Problem]) -> Policy | None:
     workloads = _workloads(root.get("workloads"), file, problems)
+    programs = _programs(root.get("programs"), file, problems)
     builder = RuleBuilder(file, resolve_lists(root.get("lists"), file, problems), problems)
     rules: list[Rule] = []
     node = root.get("rules")
@@ -114,6 +116,7 @@ def _build(root: Map, file: str, problems: list[Problem]) -> Policy | None:
         lists={k: tuple(s.text for s in v) for k, v in builder.lists.values.items()},
         on_daemon_loss=on_daemon_loss,
         daemon_grace_ns=daemon_grace_ns,
+        programs=programs,
     )
 
 
@@ -134,6 +137,33 @@ def _workloads(node: Node | None, file: str, problems: list[Problem]) -> tuple[s
             problems.append(Problem(file, glob.line, glob.column, f"'{glob.text}' is given twice"))
         globs.append(glob.text)
     return tuple(globs)
+
+
+def _programs(node: Node | None, file: str, problems: list[Problem]) -> tuple[Program, ...]:
+    found = []
+    for name, value in node.entries if isinstance(node, Map) else ():
+        if not isinstance(value, Map):
+            continue
+        texts: dict[str, tuple[str, ...]] = {}
+        for key in ("all", "any", "none"):
+            listed = value.get(key)
+            markers = [m for m in listed.items if isinstance(m, Scalar)] if isinstance(listed, Seq) else []
+            for marker in markers:
+                if not MIN_LENGTH <= len(marker.text.encode()) <= MAX_LENGTH:
+                    message = f"'{marker.text[:40]}' tells no program: a text has {MIN_LENGTH} to {MAX_LENGTH} bytes"
+                    problems.append(Problem(file, marker.line, marker.column, message))
+            texts[key] = tuple(m.text for m in markers)
+        least = value.get("least")
+        number = int(least.text) if isinstance(least, Scalar) and least.text.isdecimal() else 1
+        if len(texts["all"]) + min(number, len(texts["any"])) < 2:
+            message = f"'{name.text}' is told by one text alone: whatever mentions that would be it"
+            hint = "ask for two at least, by 'all' or by 'any' and 'least'"
+            problems.append(Problem(file, name.line, name.column, message, hint))
+        if number > max(1, len(texts["any"])):
+            message = f"'least' of '{name.text}' asks for more texts than 'any' has"
+            problems.append(Problem(file, name.line, name.column, message))
+        found.append(Program(name.text, texts["all"], texts["any"], number, texts["none"]))
+    return tuple(found)
 
 
 def _across(policies: list[Policy]) -> list[Problem]:

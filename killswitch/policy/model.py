@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from killswitch.commands import Act, Evidence, Level, Mode, Response
+from killswitch.policy.programs import Program
 
 DAEMON_GRACE_NS = 10_000_000_000
 MIN_DAEMON_GRACE_NS = 3_000_000_000  # a restart takes one second on an idle host, and some on a crowded one
@@ -107,3 +108,4 @@ class Policy:
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     on_daemon_loss: OnDaemonLoss = OnDaemonLoss.ALLOW
     daemon_grace_ns: int = DAEMON_GRACE_NS
+    programs: tuple[Program, ...] = ()  # what executables are by their content

@@ -142,6 +142,16 @@ RULE = Record(
         "falsepositives": Key(_TEXTS, "Innocent things that match too."),
     },
 )
+_MARKERS = Items(Text(maximum=200), maximum=200)
+PROGRAM = Record(
+    "a program",
+    {
+        "all": Key(_MARKERS, "Texts that its executable has, every one of them."),
+        "any": Key(_MARKERS, "Texts of which it has some: see 'least'."),
+        "least": Key(Whole(1, 200), "How many of 'any' it has at least; 1 when this is not said."),
+        "none": Key(_MARKERS, "Texts that it does not have."),
+    },
+)
 POLICY = Record(
     "a policy",
     {
@@ -189,6 +199,9 @@ POLICY = Record(
             "How long the daemon may be away before on_daemon_loss holds: 10s by default, 3s at least.",
         ),
         "lists": Key(Named(Items(Text(), maximum=10_000), "a list"), "Named values, used in 'match' as $name."),
+        "programs": Key(
+            Named(PROGRAM, "a program", IDENTIFIER), "What executables are by their content; used in 'file.program'."
+        ),
         "rules": Key(Items(RULE, maximum=256), "The detections.", True),
     },
 )

@@ -7,13 +7,14 @@ is that value; after the host, options once more; then comes the remote command,
 
 Where versions of OpenSSH differ (``-P`` was a flag before 9.6 and takes a value since) it follows both. It judges what is
 asked for: a later ``-o ClearAllForwardings=yes`` does not make it unsaid. What a configuration file says is not in the
-arguments, and so is not judged here.
+arguments: that is judged by ``policy.sshconfig``, a moment later.
 """
 
 from __future__ import annotations
 
 import operator
 import os
+from collections.abc import Iterable
 from functools import cache
 
 from killswitch.policy.automaton import Dfa, minimise
@@ -22,8 +23,10 @@ KINDS = ("remote", "local", "dynamic", "tun", "stdio")
 NAMES = ("ssh", "slogin")  # what OpenSSH's client is installed as
 FOLDERS = ("/usr/bin", "/bin", "/usr/local/bin", "/opt/openssh/bin")  # and those of $PATH: see paths()
 
-_FLAGS = frozenset(b"1246ACKMNPTXYZafgknqstvxy")  # G, V and Q print something and exit
-_VALUED = frozenset(b"BDEFIJLOPRSWbceilmopw")
+FLAGS = frozenset(b"1246ACKMNPTXYZafgknqstvxy")  # G, V and Q print something and exit
+VALUED = frozenset(b"BDEFIJLOPRSWbceilmopw")
+OPENING = (b"forward", b"proxy")  # of what -O can ask of a client that runs already, what can open something
+CLIENT = "openssh-client"  # what a program is called that is OpenSSH's client by its content
 _ASKS = {ord("R"): "remote", ord("L"): "local", ord("D"): "dynamic", ord("w"): "tun", ord("W"): "stdio"}
 _KEYWORDS = {b"remoteforward": "remote", b"localforward": "local", b"dynamicforward": "dynamic", b"tunnel": "tun"}
 _PREFIXES = frozenset(keyword[:end] for keyword in _KEYWORDS for end in range(len(keyword) + 1))
@@ -78,6 +81,8 @@ def step(state: _State, byte: int) -> _Step:
         return ((_after_host(state) if ended and not hosted else _DEAD,), "")
     if kind == "value":
         return _value(state, byte)
+    if kind == "mux":
+        return _mux(state, byte)
     return _line(state, byte)
 
 
@@ -87,12 +92,25 @@ def _after_host(state: _State) -> _State:
 
 
 def _option(state: _State, byte: int) -> _Step:
+    if byte == ord("O"):
+        return ((("mux", state[1], b"", "first"),), "")
     states: list[_State] = []
-    if byte in _FLAGS:
+    if byte in FLAGS:
         states.append(("cluster", *state[1:]))
-    if byte in _VALUED:
+    if byte in VALUED:
         states.append(("value", state[1], "first", byte == ord("o")))
     return tuple(states), _ASKS.get(byte, "")
+
+
+def _mux(state: _State, byte: int) -> _Step:
+    """The value of -O: what ends, cancels or asks opens nothing, whatever else is asked for behind it."""
+    _, hosted, read, place = state
+    if byte == _NUL:
+        if place == "first" and not read:
+            return ((("mux", hosted, b"", "own"),), "")
+        return ((("token", hosted, False) if read in OPENING else _DEAD,), "")
+    read = bytes(read) + bytes((byte,))  # type: ignore[arg-type]
+    return ((("mux", hosted, read, place) if any(word.startswith(read) for word in OPENING) else _DEAD,), "")
 
 
 def _value(state: _State, byte: int) -> _Step:
@@ -172,6 +190,13 @@ def _answer(hosted: bool | str | bytes, asked: str, byte: int) -> _Step:
     return ((("skip", hosted),), asked)
 
 
+def asked_for(args: Iterable[bytes]) -> set[str]:
+    """What these arguments ask for, the program's own name first."""
+    dfa, bits = grammar()
+    seen = dfa.walk(b"".join(arg + b"\0" for arg in args))
+    return {kind for kind, bit in zip(KINDS, bits, strict=True) if seen & bit}
+
+
 @cache
 def grammar() -> tuple[Dfa, tuple[int, ...]]:
     """The automaton, with one bit a kind in the order of ``KINDS``, and those bits."""
@@ -225,13 +250,14 @@ def _single_steps(samples: list[int]) -> list[list[int]]:
 def _classes() -> tuple[bytes, list[int]]:
     """Bytes that the grammar tells apart, each its own class; all others are one."""
     letters = {c for keyword in _KEYWORDS for word in (keyword, keyword.upper()) for c in word}
-    apart = sorted({_NUL, _EQUALS, _QUOTE, _HASH, _BACKSLASH, _TICK, _DASH, *b"nNfF", *letters, *_ASKS, *b"oP"})
+    letters |= {c for word in OPENING for c in word}
+    apart = sorted({_NUL, _EQUALS, _QUOTE, _HASH, _BACKSLASH, _TICK, _DASH, *b"nNfF", *letters, *_ASKS, *b"oPO"})
     groups: list[list[int]] = [[byte] for byte in apart]
     rest = [byte for byte in range(256) if byte not in apart]
     groups.append([byte for byte in rest if byte in _BLANKS])
-    groups.append([byte for byte in rest if byte in _FLAGS])
-    groups.append([byte for byte in rest if byte in _VALUED])
-    groups.append([byte for byte in rest if byte not in _FLAGS | _VALUED and byte not in _BLANKS])
+    groups.append([byte for byte in rest if byte in FLAGS])
+    groups.append([byte for byte in rest if byte in VALUED])
+    groups.append([byte for byte in rest if byte not in FLAGS | VALUED and byte not in _BLANKS])
     classes = bytearray(256)
     for number, group in enumerate(groups):
         for byte in group:

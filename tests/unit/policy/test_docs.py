@@ -46,7 +46,7 @@ def test_the_errors_shown_are_those_that_come_out() -> None:
 
 
 def test_every_field_is_listed_with_its_events() -> None:
-    rows = dict(re.findall(r"^\| `([a-z_.]+)` \| (.*?) \|", DOC.read_text(), re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| (.*?) \|", DOC.read_text(), re.MULTILINE))
     for name, kind in catalogue.FIELDS.items():
         said = set(EVENTS) - {"finding"} if rows[name] == "every" else set(rows[name].split(", "))
         assert said == kind.events, name

@@ -15,6 +15,7 @@ from killswitch.policy.check import check_files
 from killswitch.policy.compile import compile_policies
 from killswitch.policy.compiled import Compiled
 from killswitch.policy.explain import explain
+from killswitch.policy.fields import INSPECTED
 from killswitch.policy.inline import build_event
 from killswitch.policy.jsonschema import policy_schema, policy_schema_text
 from killswitch.policy.load import load_files
@@ -57,7 +58,8 @@ def test_what_stops_work_is_judged_in_the_kernel(compiled: Compiled) -> None:
     explained = explain(compiled.policies, compiled)
     for rule in explained.rules:
         if rule.on == "exec":
-            assert (rule.tier, rule.why) == (1, ""), rule.rule
+            found_out_later = INSPECTED.intersection(rule.fields)
+            assert (rule.tier, rule.why) == (1, "") or (rule.tier == 3 and found_out_later), rule.rule
         if Response.KILL_PROCESS in rule.in_daemon:
             pytest.fail(f"{rule.rule} kills, and the kernel does not do it")
     assert explained.states < explained.max_states

@@ -241,8 +241,9 @@ def test_rogue_work_is_stopped_in_the_kernel(compiled: Compiled, rule: str, line
     executable, _, title = program.partition("=")
     args = (title or executable.rpartition("/")[2], *arguments)
     event, extra = build_event("exec", {"process.executable": executable, "process.args": args})
-    found = {one.rule.id: one.rule for one in compiled.matches(event, 1, extra)}
+    everything = (1 << len(compiled.policies)) - 1
+    found = {one.rule.id: one.rule for one in compiled.matches(event, everything, extra)}
     assert rule in found
     assert Response.KILL_PROCESS in found[rule].response
-    clause = compiled.clause(compiled.predicates(event), 1)  # type: ignore[arg-type]
+    clause = compiled.clause(compiled.predicates(event), everything)  # type: ignore[arg-type]
     assert clause >= 0 and compiled.tables.clauses[clause].kill and compiled.tables.clauses[clause].sever

@@ -25,6 +25,10 @@ def walk(*tokens: str) -> set[str]:
         (["-W", "target:22", "h"], {"stdio"}),
         (["-Wtarget:22", "h"], {"stdio"}),
         (["-O", "forward", "-R", "9000:localhost:22", "h"], {"remote"}),  # the control master will open it
+        (["-Oproxy", "-R", "9000:localhost:22", "h"], {"remote"}),
+        (["-O", "cancel", "-R", "9000:localhost:22", "h"], set()),
+        (["-NOstop", "-R", "9000:localhost:22", "h"], set()),
+        (["-O", "forwards", "-R", "9000", "h"], set()),  # refused
         (["-P", "tag", "-R", "9000", "h"], {"remote"}),  # -P takes a value since OpenSSH 9.6...
         (["-PR9000", "h"], {"remote"}),  # ...and was a flag before
         (["-V", "-R", "9000", "h"], set()),  # prints its version and exits
