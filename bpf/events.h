@@ -32,6 +32,7 @@ enum event_kind {
 	EVENT_CGROUP_CREATED = 7,
 	EVENT_CGROUP_REMOVED = 8,
 	EVENT_WIRE = 9,
+	EVENT_UNANSWERED = 20,
 };
 
 enum socket_operation {
@@ -39,6 +40,7 @@ enum socket_operation {
 	OPERATION_SENDMSG = 2,
 	OPERATION_BIND = 3,
 	OPERATION_LISTEN = 4,
+	OPERATION_PACKET = 5, /* of a ping or raw socket */
 };
 
 enum done_flag {
@@ -120,7 +122,7 @@ struct exit_event {
 	u32 padding;
 };
 
-/* EVENT_CONNECT and EVENT_LISTEN. */
+/* EVENT_CONNECT, EVENT_LISTEN and EVENT_UNANSWERED. */
 struct socket_event {
 	struct event_header header;
 	u8 address[16]; /* IPv4 in the first four */

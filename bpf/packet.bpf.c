@@ -2,6 +2,7 @@
 /* Packets of watched workloads' sockets: counted, dropped both ways when severed, whatever the protocol, and their first
  * bytes judged. */
 #include "bursts.h"
+#include "probing.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -23,6 +24,7 @@ int on_egress(struct __sk_buff *skb)
 		f->tx_dropped++;
 		return DROP;
 	}
+	note_raw_packet(skb, w, slot);
 	f->tx_packets++;
 	f->tx_bytes += skb->len;
 	note_traffic(skb, WIRE_SENT);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Sockets of watched workloads: where they connect and send to, what they bind and listen on. Denied when severed. */
 #include "traffic.h"
+#include "probing.h"
 #include <bpf/bpf_endian.h>
 
 char LICENSE[] SEC("license") = "GPL";
@@ -9,8 +10,6 @@ DESCRIBE(socket_event);
 
 #define ALLOW 1
 #define DENY 0 /* the caller sees EPERM */
-#define AF_INET 2
-#define AF_INET6 10
 #define IPPROTO_TCP 6
 
 static __always_inline void fill_socket(struct socket_event *e, struct workload *w, enum event_kind kind)
@@ -145,21 +144,37 @@ int on_sock_create(struct bpf_sock *ctx)
 	return ALLOW;
 }
 
-/* Called for many things; only listen(2) is of interest. The answer -1 is "nothing to say" for all the others. */
+/* Called for many things; of interest are listen(2), and how a connect(2) ends. The answer -1 is "nothing to say" for all
+ * the others. */
 SEC("sockops")
 int on_sockops(struct bpf_sock_ops *ctx)
 {
 	struct socket_event e = {};
 	u32 *word = (u32 *)e.address;
 	struct workload *w;
-	u32 slot;
+	u32 slot, from, to;
 
+	from = ctx->args[0]; /* the answer lies where the arguments were */
+	to = ctx->args[1];
 	ctx->reply = -1;
-	if (ctx->op != BPF_SOCK_OPS_TCP_LISTEN_CB)
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
 		return 1;
+	}
+	if (ctx->op != BPF_SOCK_OPS_TCP_LISTEN_CB && ctx->op != BPF_SOCK_OPS_STATE_CB)
+		return 1;
+	if (ctx->op == BPF_SOCK_OPS_STATE_CB && (from != BPF_TCP_SYN_SENT || to != BPF_TCP_CLOSE)) {
+		if (from == BPF_TCP_SYN_SENT)
+			bpf_sock_ops_cb_flags_set(ctx, 0); /* it is answered: its further life is its own */
+		return 1;
+	}
 	w = attached_workload(&slot);
 	if (!w)
 		return 1;
+	if (ctx->op == BPF_SOCK_OPS_STATE_CB) {
+		note_unanswered(ctx, w, slot);
+		return 1;
+	}
 	fill_socket(&e, w, EVENT_LISTEN);
 	e.family = ctx->family;
 	e.protocol = IPPROTO_TCP;

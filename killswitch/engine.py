@@ -21,7 +21,7 @@ from killswitch.detect.folding import Folder
 from killswitch.detect.judge import NOTHING, Judge, Judged, mask
 from killswitch.detect.load import HASHING, LoadTable, asks_of_whole
 from killswitch.detect.processes import Process
-from killswitch.detect.reach import FANOUT
+from killswitch.detect.reach import port_of
 from killswitch.detect.summary import summarise
 from killswitch.detect.sustained import MAX_DIP_NS
 from killswitch.detect.workload import RuleKey, Workload
@@ -41,6 +41,7 @@ from killswitch.events import (
     Lost,
     Released,
     Tick,
+    Unanswered,
     Unattended,
     Wire,
     WorkloadAdded,
@@ -67,6 +68,7 @@ class Engine:
             Fork: self._fork,
             Exit: self._exit,
             Connect: self._connect,
+            Unanswered: self._unanswered,
             Listen: self._listen,
             Wire: self._wire,
             File: self._file,
@@ -229,13 +231,18 @@ class Engine:
     # --- everything that rules judge ---------------------------------------------------------------------------------
 
     def _connect(self, workload: Workload, event: Connect) -> list[Command]:
-        if type(event) not in self._judge.judges:
+        if type(event) not in self._judge.judges and not self._judge.reaching:
             return []
         more: Mapping[str, object] = NOTHING
         if self._judge.reaching:
-            reach = workload.reach.feed(event.time_ns, event.destination_ip, event.destination_port)
-            more = dict(zip(FANOUT, reach, strict=True))
+            more = workload.reach.tried(event.time_ns, event.destination_ip, port_of(event))
         return self._by_rules(workload, event, workload.processes.get(event.pid, event.start_ticks), more)
+
+    def _unanswered(self, workload: Workload, event: Unanswered) -> list[Command]:
+        more: Mapping[str, object] = NOTHING
+        if self._judge.reaching:  # also when only rules on connect ask for it
+            more = workload.reach.unanswered(event.time_ns, event.destination_ip, port_of(event))
+        return self._by_rules(workload, event, workload.processes.last(event.pid), more)
 
     def _listen(self, workload: Workload, event: Listen) -> list[Command]:
         process = workload.processes.get(event.pid, event.start_ticks)

@@ -139,7 +139,7 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """connect(2), or sendmsg(2) with an address on an unconnected socket (``operation`` tells which)."""
+    """connect(2), sendmsg(2) with an address on an unconnected socket, or a packet of a ping or raw socket (``operation``)."""
 
     time_ns: int
     workload: int
@@ -151,8 +151,24 @@ class Connect:
     transport: Transport
     destination_ip: str
     destination_port: int
-    operation: str  # "connect" or "sendmsg"
+    operation: str  # "connect", "sendmsg" or "packet"
     denied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A connection that was tried did not come about: refused, unreachable, timed out, or given up."""
+
+    time_ns: int
+    workload: int
+    cgroup_id: int
+    pid: int  # the process that made the socket; 0 = not known
+    start_ticks: int
+    uid: int
+    comm: bytes
+    transport: Transport
+    destination_ip: str
+    destination_port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,6 +437,7 @@ Event = (
     | Fork
     | Exit
     | Connect
+    | Unanswered
     | Listen
     | Wire
     | File

@@ -25,6 +25,7 @@ KINDS = (
     "exit",
     "connect",
     "listen",
+    "unanswered",
     "wire",
     "file",
     "flow",

@@ -28,6 +28,7 @@ from killswitch.events import (
     Lost,
     Released,
     Tick,
+    Unanswered,
     Unattended,
     Wire,
     WorkloadAdded,
@@ -100,6 +101,12 @@ def _connect(e: Connect) -> str:
     return f"{_who(e)} ({printable(e.comm)}) {e.operation} {e.transport} {to}{_denied(e.denied)}"
 
 
+def _unanswered(e: Unanswered) -> str:
+    return (
+        f"{_who(e)} ({printable(e.comm)}) {e.transport} {_address(e.destination_ip, e.destination_port)} did not answer"
+    )
+
+
 def _listen(e: Listen) -> str:
     at = _address(e.source_ip, e.source_port)
     return f"{_who(e)} ({printable(e.comm)}) {e.operation} {e.transport} {at}{_denied(e.denied)}"
@@ -148,6 +155,7 @@ _EVENTS: dict[type, tuple[str, Callable[[Any], str]]] = {
     Fork: ("fork", lambda e: f"{_who(e)} from {e.ppid}"),
     Exit: ("exit", _exit),
     Connect: ("connect", _connect),
+    Unanswered: ("unanswered", _unanswered),
     Listen: ("listen", _listen),
     Wire: ("wire", _wire),
     File: ("file", lambda e: f"{_who(e)} {e.action} {printable(e.path)} ({printable(e.place)})"),

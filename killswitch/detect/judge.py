@@ -13,13 +13,26 @@ from killswitch.detect.processes import Process
 from killswitch.detect.reach import FANOUT
 from killswitch.detect.traffic import OUTSIDE
 from killswitch.detect.workload import Workload
-from killswitch.events import CgroupMove, Connect, Cpu, Exec, Exit, File, Flow, Fork, Inspected, Listen, Wire
+from killswitch.events import (
+    CgroupMove,
+    Connect,
+    Cpu,
+    Exec,
+    Exit,
+    File,
+    Flow,
+    Fork,
+    Inspected,
+    Listen,
+    Unanswered,
+    Wire,
+)
 from killswitch.policy.compiled import Compiled, CompiledRule
 from killswitch.policy.fields import EVENT_TYPES
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
-Judged = Exec | Fork | Exit | Connect | Listen | Wire | File | Flow | CgroupMove | Cpu
+Judged = Exec | Fork | Exit | Connect | Unanswered | Listen | Wire | File | Flow | CgroupMove | Cpu
 
 
 class Judge:

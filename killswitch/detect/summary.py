@@ -17,6 +17,7 @@ from killswitch.events import (
     Fork,
     Listen,
     Lost,
+    Unanswered,
     Unattended,
     Wire,
     text,
@@ -77,9 +78,12 @@ def summarise(event: Event, process: Process | None, *, reasons: str = "", held_
             return told + (f" ({event.argv_total} bytes of arguments)" if event.truncated else "")
         case Connect():
             who = lineage(process, event.pid, name=event.comm)
-            verb = "sent to" if event.operation == "sendmsg" else "connected to"
+            verb = {"sendmsg": "sent to", "packet": "sent packets to"}.get(event.operation, "connected to")
             where = _address(event.destination_ip, event.destination_port)
             return f"{who} {'tried: ' if event.denied else ''}{verb} {where} ({event.transport})"
+        case Unanswered():
+            who = lineage(process, event.pid, name=event.comm)
+            return f"{who} was not answered by {_address(event.destination_ip, event.destination_port)} ({event.transport})"
         case Listen():
             who = lineage(process, event.pid, name=event.comm)
             verb = "listened on" if event.operation == "listen" else "bound"

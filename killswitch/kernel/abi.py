@@ -32,6 +32,7 @@ class Kind(enum.IntEnum):
     CGROUP_CREATED = 7
     CGROUP_REMOVED = 8
     WIRE = 9
+    UNANSWERED = 20
 
 
 class Operation(enum.IntEnum):
@@ -39,6 +40,7 @@ class Operation(enum.IntEnum):
     SENDMSG = 2
     BIND = 3
     LISTEN = 4
+    PACKET = 5
 
 
 class LossReason(enum.IntEnum):

@@ -21,6 +21,7 @@ from killswitch.events import (
     Fork,
     Listen,
     Transport,
+    Unanswered,
     Wire,
     text,
 )
@@ -134,6 +135,15 @@ def _decode_listen(buffer: Buffer, at: int) -> Listen:
     )
 
 
+def _decode_unanswered(buffer: Buffer, at: int) -> Unanswered:
+    time_ns, workload, cgroup_id, start, pid, _, raw, comm, uid, port, family, protocol, _, _ = _socket.unpack_from(
+        buffer, at
+    )
+    transport = _TRANSPORTS.get(protocol, Transport.OTHER)
+    name = comm.partition(b"\0")[0]
+    return Unanswered(time_ns, workload, cgroup_id, pid, start, uid, name, transport, address(family, raw), port)
+
+
 def _decode_wire(buffer: Buffer, at: int) -> Wire:
     (
         time_ns, workload, cgroup_id, start, pid, _, predicates, raw, comm, uid, clause, generation, verdict_ns, port, family,
@@ -186,6 +196,7 @@ _DECODERS: dict[int, Callable[[Buffer, int], Event]] = {
     abi.Kind.CGROUP_CREATED.value: _decode_created,
     abi.Kind.CGROUP_REMOVED.value: _decode_removed,
     abi.Kind.WIRE.value: _decode_wire,
+    abi.Kind.UNANSWERED.value: _decode_unanswered,
 }
 
 

@@ -51,7 +51,9 @@ def allowed_modifiers(name: str) -> tuple[str, ...]:
     return _MODIFIERS[FIELDS[name].kind]
 
 
-_ALL = frozenset({"exec", "fork", "exit", "connect", "listen", "wire", "file", "flow", "cgroup_move", "cpu"})
+_ALL = frozenset(
+    {"exec", "fork", "exit", "connect", "unanswered", "listen", "wire", "file", "flow", "cgroup_move", "cpu"}
+)
 
 
 def _on(*events: str) -> frozenset[str]:
@@ -73,7 +75,7 @@ FIELDS: dict[str, FieldType] = {
     "process.args_truncated": FieldType("boolean", _ALL),
     "process.parent.name": FieldType("name", _ALL),
     "process.pid": FieldType("whole", _ALL),
-    "user.id": FieldType("whole", _on("exec", "connect", "listen", "wire", "flow")),
+    "user.id": FieldType("whole", _on("exec", "connect", "unanswered", "listen", "wire", "flow")),
     "group.id": FieldType("whole", _on("exec")),
     "file.inode_of": FieldType("file", _on("exec", "wire", "cpu"), many=True),
     "file.memfd": FieldType("boolean", _on("exec", "wire", "cpu")),
@@ -96,12 +98,17 @@ FIELDS: dict[str, FieldType] = {
     "process.config": FieldType("text", _on("exec"), many=True),
     "process.named_files": FieldType("text", _on("exec"), many=True),
     "process.env": FieldType("text", _on("exec"), many=True),
-    "destination.ip": FieldType("ip", _on("connect")),
-    "destination.port": FieldType("whole", _on("connect"), limit="port"),
+    "destination.ip": FieldType("ip", _on("connect", "unanswered")),
+    "destination.port": FieldType("whole", _on("connect", "unanswered"), limit="port"),
     "source.ip": FieldType("ip", _on("listen")),
     "source.port": FieldType("whole", _on("listen"), limit="port"),
-    "network.fanout.hosts": FieldType("whole", _on("connect")),
-    "network.fanout.ports": FieldType("whole", _on("connect")),
+    "network.fanout.hosts": FieldType("whole", _on("connect", "unanswered")),
+    "network.fanout.ports": FieldType("whole", _on("connect", "unanswered")),
+    "network.fanout.endpoints": FieldType("whole", _on("connect", "unanswered")),
+    "network.fanout.slow_hosts": FieldType("whole", _on("connect", "unanswered")),
+    "network.fanout.slow_ports": FieldType("whole", _on("connect", "unanswered")),
+    "network.fanout.unanswered_hosts": FieldType("whole", _on("connect", "unanswered")),
+    "network.fanout.unanswered_ports": FieldType("whole", _on("connect", "unanswered")),
     "wire.sent": FieldType("opening", _on("wire")),
     "wire.received": FieldType("opening", _on("wire")),
     "network.outside.flows": FieldType("whole", _on("cpu", "flow")),
@@ -112,12 +119,12 @@ FIELDS: dict[str, FieldType] = {
     "tls.client.server_name": FieldType("host", _on("wire")),
     "network.direction": FieldType("word", _on("wire"), words=("inbound", "outbound")),
     "network.transport": FieldType(
-        "word", _on("connect", "listen", "wire", "flow"), words=("tcp", "udp", "icmp", "other")
+        "word", _on("connect", "unanswered", "listen", "wire", "flow"), words=("tcp", "udp", "icmp", "other")
     ),
     "event.action": FieldType(
         "word",
         _on("connect", "listen", "file"),
-        words=("connect", "sendmsg", "bind", "listen", "create", "write", "rename", "delete"),
+        words=("connect", "sendmsg", "packet", "bind", "listen", "create", "write", "rename", "delete"),
     ),
     "cgroup.path": FieldType("path", _ALL),
     "cpu.cores": FieldType("decimal", _on("cpu")),

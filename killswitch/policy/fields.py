@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, File, Flow, Fork, Listen, Wire
+from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, File, Flow, Fork, Listen, Unanswered, Wire
 from killswitch.policy.sums import Sums
 
 Subject = Event | Sums  # what a rule is asked about
@@ -22,6 +22,7 @@ EVENT_TYPES: Mapping[str, type] = {
     "fork": Fork,
     "exit": Exit,
     "connect": Connect,
+    "unanswered": Unanswered,
     "listen": Listen,
     "wire": Wire,
     "file": File,
@@ -67,7 +68,7 @@ def _of_finding(name: str) -> dict[type, Callable[[Any], Values]]:
     return {Sums: lambda sums: (value,) if (value := getattr(sums.source, name)) else ()}
 
 
-_EVERY = (Exec, Fork, Exit, Connect, Listen, Wire, File, Flow, CgroupMove, Cpu)
+_EVERY = (Exec, Fork, Exit, Connect, Unanswered, Listen, Wire, File, Flow, CgroupMove, Cpu)
 
 FIELDS: Mapping[str, Field] = {
     "process.name": Field(
@@ -83,7 +84,7 @@ FIELDS: Mapping[str, Field] = {
     ),
     "process.parent.name": Field("text", 1, "basename of the parent's executable", _on("parent_name", Exec)),
     "process.pid": Field("number", 3, "the process's id", _on("pid", *_EVERY)),
-    "user.id": Field("number", 3, "the process's user id", _on("uid", Exec, Connect, Listen, Wire, Flow)),
+    "user.id": Field("number", 3, "the process's user id", _on("uid", Exec, Connect, Unanswered, Listen, Wire, Flow)),
     "group.id": Field("number", 3, "the process's group id", _on("gid", Exec)),
     "file.inode_of": Field("derived", 1, "the executable is the same file as one of these, whatever it is called", {}),
     "file.memfd": Field("flag", 1, "the executable is a memfd, a file in memory without a name", _on("memfd", Exec)),
@@ -104,12 +105,21 @@ FIELDS: Mapping[str, Field] = {
     "process.config": Field("text", 3, "content of the files that are given as configuration, up to 64 KiB of each", {}),
     "process.named_files": Field("text", 3, "content of other files named in the arguments that look like configuration", {}),
     "process.env": Field("text", 3, "each NAME=value of the environment that the program began with", {}),
-    "destination.ip": Field("ip", 3, "the address that is connected or sent to", _on("destination_ip", Connect)),
-    "destination.port": Field("number", 3, "the port that is connected or sent to", _on("destination_port", Connect)),
+    "destination.ip": Field("ip", 3, "the address that is connected or sent to", _on("destination_ip", Connect, Unanswered)),
+    "destination.port": Field("number", 3, "the port that is connected or sent to", _on("destination_port", Connect, Unanswered)),
     "source.ip": Field("ip", 3, "the address that is bound", _on("source_ip", Listen)),
     "source.port": Field("number", 3, "the port that is bound", _on("source_port", Listen)),
     "network.fanout.hosts": Field("number", 4, "internal hosts that the workload tried at this port in the last 10 s", {}),
     "network.fanout.ports": Field("number", 4, "ports that the workload tried at this internal host in the last 10 s", {}),
+    "network.fanout.endpoints": Field("number", 4, "internal hosts times ports that the workload tried in the last 10 s", {}),
+    "network.fanout.slow_hosts": Field("number", 4, "internal hosts that the workload tried in the last 10 minutes", {}),
+    "network.fanout.slow_ports": Field("number", 4, "ports that it tried at this internal host in the last 10 minutes", {}),
+    "network.fanout.unanswered_hosts": Field(
+        "number", 4, "internal hosts at which, in the last 10 minutes, all tries of some port were in vain", {}
+    ),
+    "network.fanout.unanswered_ports": Field(
+        "number", 4, "ports of this internal host, or of loopback, at which all tries of 10 minutes were in vain", {}
+    ),
     "network.outside.flows": Field("number", 4, "connections to the outside that the workload has made and holds", {}),
     "network.outside.age": Field(
         "number", 4, "seconds that the workload has held its oldest quiet connection to the outside; 0 = it holds none", {}
@@ -134,7 +144,9 @@ FIELDS: Mapping[str, Field] = {
         "text", 2, "outbound: the workload made the connection; inbound: it accepted it",
         {Wire: lambda e: ("outbound" if e.outbound else "inbound",)},
     ),
-    "network.transport": Field("text", 2, "tcp, udp, icmp or other", _on("transport", Connect, Listen, Wire, Flow)),
+    "network.transport": Field(
+        "text", 2, "tcp, udp, icmp or other", _on("transport", Connect, Unanswered, Listen, Wire, Flow)
+    ),
     "event.action": Field(
         "text", 3, "what was done", _on("operation", Connect, Listen) | _on("action", File)
         | {kind: (lambda _, on=on: (on,)) for on, kind in EVENT_TYPES.items() if kind not in (Connect, Listen, File, Sums)},

@@ -24,6 +24,7 @@ from killswitch.events import (
     Fork,
     Listen,
     Transport,
+    Unanswered,
     Wire,
 )
 from killswitch.policy.correlation import Memory, correlations
@@ -188,6 +189,14 @@ def _connect(given: dict[str, object]) -> Event:
     )  # fmt: skip
 
 
+def _unanswered(given: dict[str, object]) -> Event:
+    return Unanswered(
+        1, 1, 1, _take_int(given, "process.pid", 4242), 1, _take_int(given, "user.id", 1000),
+        _comm(given), Transport(str(given.pop("network.transport", "tcp"))),
+        str(given.pop("destination.ip", "192.0.2.1")), _take_int(given, "destination.port", 443),
+    )  # fmt: skip
+
+
 def _listen(given: dict[str, object]) -> Event:
     return Listen(
         1, 1, 1, _take_int(given, "process.pid", 4242), 1, _take_int(given, "user.id", 1000),
@@ -240,6 +249,6 @@ def _cpu(given: dict[str, object]) -> Event:
 
 
 _BUILDERS = {
-    "exec": _exec, "fork": _fork, "exit": _exit, "connect": _connect, "listen": _listen, "wire": _wire,
+    "exec": _exec, "fork": _fork, "exit": _exit, "connect": _connect, "unanswered": _unanswered, "listen": _listen, "wire": _wire,
     "file": _changed, "flow": _flow, "cgroup_move": _cgroup_move, "cpu": _cpu,
 }  # fmt: skip

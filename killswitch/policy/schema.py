@@ -17,7 +17,20 @@ from killswitch.policy.source import Map, Node, Scalar, Seq
 from killswitch.policy.suggest import did_you_mean, quoted
 
 API_VERSION = "killswitch/v1"
-EVENTS = ("exec", "fork", "exit", "connect", "listen", "wire", "file", "flow", "cgroup_move", "cpu", "finding")
+EVENTS = (
+    "exec",
+    "fork",
+    "exit",
+    "connect",
+    "unanswered",
+    "listen",
+    "wire",
+    "file",
+    "flow",
+    "cgroup_move",
+    "cpu",
+    "finding",
+)
 IDENTIFIER = r"[a-z0-9][a-z0-9._-]{0,63}"
 NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 
