@@ -24,7 +24,7 @@ int on_egress(struct __sk_buff *skb)
 		f->tx_dropped++;
 		return DROP;
 	}
-	note_raw_packet(skb, w, slot);
+	note_raw_packet(skb, slot);
 	f->tx_packets++;
 	f->tx_bytes += skb->len;
 	note_traffic(skb, WIRE_SENT);

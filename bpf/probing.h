@@ -20,19 +20,19 @@
 
 /* Who made the socket, as far as that was noted: packets and answers come while quite another task runs. */
 static __always_inline void fill_maker(struct socket_event *e, struct workload *w, enum event_kind kind,
-				       struct wire_flow *flow)
+				       struct wire_maker *maker)
 {
 	e->header.time_ns = bpf_ktime_get_ns();
 	e->header.workload = w->cgroup_id;
 	e->header.cgroup_id = w->cgroup_id;
 	e->header.kind = kind;
-	if (!flow)
+	if (!maker)
 		return;
-	e->header.cgroup_id = flow->cgroup_id ? flow->cgroup_id : w->cgroup_id;
-	e->header.pid = flow->pid;
-	e->header.start_ticks = flow->maker.start_ticks;
-	e->uid = flow->uid;
-	__builtin_memcpy(e->comm, flow->comm, sizeof(e->comm));
+	e->header.cgroup_id = maker->cgroup_id ? maker->cgroup_id : w->cgroup_id;
+	e->header.pid = maker->pid;
+	e->header.start_ticks = maker->program.start_ticks;
+	e->uid = maker->uid;
+	__builtin_memcpy(e->comm, maker->comm, sizeof(e->comm));
 }
 
 /* Was this address tried by this workload just now? A flood of packets must not be a flood of events. */
@@ -80,24 +80,35 @@ static __always_inline bool find_target(struct __sk_buff *skb, struct socket_eve
 	return true;
 }
 
-/* A packet that no connect or sendmsg has told of: of a ping socket, or of a raw one. */
-static __always_inline void note_raw_packet(struct __sk_buff *skb, struct workload *w, u32 slot)
+/* A function of its own, for the stack that it needs: there is little left under the judging of packets. */
+__weak __noinline int tell_raw_packet(struct __sk_buff *skb, u32 slot)
 {
+	struct workload *w = workload_at(slot);
+	struct bpf_sock *sk = skb->sk;
 	struct socket_event e = {};
+
+	if (!w || !sk)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk || !find_target(skb, &e))
+		return 0;
+	fill_maker(&e, w, EVENT_CONNECT, bpf_sk_storage_get(&wire_makers, sk, NULL, 0));
+	e.operation = OPERATION_PACKET;
+	if (!probed_lately(&e, slot))
+		send_flow(slot, &e, sizeof(e));
+	return 0;
+}
+
+/* A packet that no connect or sendmsg has told of: of a ping socket, or of a raw one. */
+static __always_inline void note_raw_packet(struct __sk_buff *skb, u32 slot)
+{
 	struct bpf_sock *sk = skb->sk;
 
 	if (!sk)
 		return;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || (sk->type != SOCK_RAW && sk->protocol != PROTOCOL_ICMP && sk->protocol != PROTOCOL_ICMPV6))
-		return;
-	if (!find_target(skb, &e))
-		return;
-	fill_maker(&e, w, EVENT_CONNECT, bpf_sk_storage_get(&wire_flows, sk, NULL, 0));
-	e.operation = OPERATION_PACKET;
-	if (probed_lately(&e, slot))
-		return;
-	send_flow(slot, &e, sizeof(e));
+	if (sk && (sk->type == SOCK_RAW || sk->protocol == PROTOCOL_ICMP || sk->protocol == PROTOCOL_ICMPV6))
+		tell_raw_packet(skb, slot);
 }
 
 /* A connection that was tried and did not come about: refused, unreachable, timed out, or given up. */
@@ -107,7 +118,7 @@ static __always_inline void note_unanswered(struct bpf_sock_ops *ctx, struct wor
 	u32 *word = (u32 *)e.address;
 	struct bpf_sock *sk = ctx->sk;
 
-	fill_maker(&e, w, EVENT_UNANSWERED, sk ? bpf_sk_storage_get(&wire_flows, sk, NULL, 0) : NULL);
+	fill_maker(&e, w, EVENT_UNANSWERED, sk ? bpf_sk_storage_get(&wire_makers, sk, NULL, 0) : NULL);
 	e.family = ctx->family;
 	e.protocol = PROTOCOL_TCP;
 	e.port = bpf_ntohl(ctx->remote_port);
