@@ -76,7 +76,11 @@ def main() -> int:
         results=args.results,
         console=console,
     )
-    outcomes = kept + (runs.run() if runs.cases else [])
+    try:
+        outcomes = kept + (runs.run() if runs.cases else [])
+    except KeyboardInterrupt:
+        console.print(f"broken off after {len(runs.outcomes)} of {len(runs.cases)}; go on with --resume")
+        return 130
     show.report(console, outcomes, cases)
     if args.json:
         args.json.write_text(json.dumps([o.as_json() for o in outcomes], indent=1) + "\n")

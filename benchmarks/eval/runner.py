@@ -27,6 +27,7 @@ from tests.rig.daemon import Daemon
 SETUP_SECONDS = 240.0
 FAR_SECONDS = 30.0  # that its own server at the far side gets to be ready
 AFTER_CUT = 1.0  # s that a contained workload is looked at still: nothing may leave any more
+PATIENCE = 3  # times as long a load is followed that has not had the CPU time that it is after
 AFTER_END = 1.0  # s in which what the kernel saw last is judged
 OUTPUT_KEPT = 4000  # bytes of what it printed
 # Where work and attacks write on a machine: a case gets empty ones of its own.
@@ -270,7 +271,9 @@ class _Run:
                 and not (self.case.malicious and self._lives_on(info))
             ):
                 break
-            if now - started > self.case.seconds or self.bench.stop.wait(0.1):
+            # On a busy machine a load gets its CPU time later; what it is after is CPU time, not time.
+            starved = cpu < int(self.case.goal.get("cpu", 0))
+            if now - started > self.case.seconds * (PATIENCE if starved else 1) or self.bench.stop.wait(0.1):
                 break
             if self.bench.mode == "works" and self._attained(self.bench.site.report(), cpu):
                 break
@@ -300,6 +303,9 @@ class _Run:
         flows = [flow for flow in report["flows"] if not _is_resolver(flow)]
         offset = time.time_ns() - time.monotonic_ns()
         output = self._output()
+        starved = cpu < int(
+            self.case.goal.get("cpu", 0)
+        )  # nothing was shown: neither that it escapes nor that it is found
         return Outcome(
             case=self.case.id,
             malicious=self.case.malicious,
@@ -316,6 +322,7 @@ class _Run:
             output=output[-OUTPUT_KEPT:],
             questions=tuple(report["questions"][:20]),
             lost_frames=report["lost"],
+            error=f"starved: had {cpu:.1f} s of CPU" if contained == "free" and starved else "",
         )
 
     def _found(self, finding: Finding, started_ns: int) -> Found:
