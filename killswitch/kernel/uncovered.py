@@ -31,6 +31,14 @@ def _closed(family: int, kind: int, name: str, what_helps: str) -> Callable[[], 
     return attempt
 
 
+def _unread() -> str:
+    """Of no kernel: what is encrypted has no name that can be read on its way."""
+    hint = (
+        "a name in QUIC, DNS over HTTPS or TLS, or an encrypted ClientHello is not seen; rules about behaviour remain"
+    )
+    raise NotSupported("read every name that is asked for", errno.EOPNOTSUPP, hint)
+
+
 TRIALS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     (
         "no_packet_sockets",
@@ -57,4 +65,5 @@ TRIALS: tuple[tuple[str, str, Callable[[], str]], ...] = (
             "`killswitch run` hides those of D-Bus, systemd and container engines; freezing stops whoever would ask",
         ),
     ),
+    ("no_hidden_names", "the wire is judged: no way round by a name that is encrypted", _unread),
 )  # fmt: skip

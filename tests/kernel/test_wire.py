@@ -146,6 +146,9 @@ MINERS = {
     "login, other order": [b'{"params":{"agent":"a/1","pass":"x","login":"4A"},"id":1,"method":"login"}\n'],
     "second message": [b'{"id":1,"method":"ping"}\n' + SUBSCRIBE],
     "batch": [b"[" + SUBSCRIBE[:-1] + b"]\n"],
+    "a line feed first": [b"\r\n\n" + SUBSCRIBE],
+    "ethereum": [b'{"id":1,"method":"eth_submitLogin","params":["0xab"],"worker":"x"}\n'],
+    "a proxy's job": [JOB],
     "far into the window": [b'{"padding":"' + b"x" * 900 + b'","method":"mining.subscribe"}\n'],
 }
 INNOCENT = {
@@ -154,6 +157,7 @@ INNOCENT = {
     ],
     "json-rpc": [b'{"jsonrpc":"2.0","id":1,"method":"eth_blockNumber","params":[]}\n'],
     "http": [b"POST /log HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\n" + SUBSCRIBE],
+    "ethereum node": [b'{"jsonrpc":"2.0","id":1,"method":"eth_getWork","params":[]}\n'],
     "login service": [b'{"method":"login","params":{"login":"bob","password":"x"}}\n'],
     "log line": [json.dumps({"log": SUBSCRIBE.decode()}).encode()],
     "behind the window": [b'{"padding":"' + b"x" * 1100 + b'","method":"mining.subscribe"}\n'],
@@ -292,22 +296,29 @@ def test_program_that_no_table_has_judged_is_left_to_the_daemon(scene: Scene, li
     talker.close()
 
 
-def test_sockets_that_the_workload_listens_on_are_judged_too(scene: Scene) -> None:
+def test_sockets_that_the_workload_listens_on_are_judged_too(scene: Scene, far: FarSide) -> None:
+    """From outside it is denied, whoever called; between the workload's own processes, on loopback, it is nobody's business."""
     code = (
-        "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True)\n"
+        "import socket, sys; s = socket.create_server((sys.argv[1], 0)); print(s.getsockname()[1], flush=True)\n"
         "c = s.accept()[0]; c.send(b'SSH-2.0-asyncssh\\r\\n'); c.recv(1)"
     )
-    process = scene.cgroup.popen(sys.executable, "-I", "-S", "-c", code, stdout=subprocess.PIPE)
-    assert process.stdout
-    with socket.create_connection(("127.0.0.1", int(process.stdout.readline()))) as client:
-        client.settimeout(0.3)
-        with pytest.raises(TimeoutError):
-            client.recv(100)
-        (event,) = scene.wires()
-        assert event.done == Done.DENIED and event.pid == process.pid
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    for address in (far.near4, "127.0.0.1"):
+        process = scene.cgroup.popen(sys.executable, "-I", "-S", "-c", code, address, stdout=subprocess.PIPE)
+        assert process.stdout
+        port = int(process.stdout.readline())
+        outside = address != "127.0.0.1"
+        with far.open_socket() if outside else socket.socket() as client:
+            client.connect((address, port))
+            client.settimeout(0.3)
+            heard = b""
+            with contextlib.suppress(TimeoutError):
+                heard = client.recv(100)
+            (event,) = scene.wires()
+            assert event.pid == process.pid and not event.outbound
+            assert (heard, event.done) == ((b"", Done.DENIED) if outside else (b"SSH-2.0-asyncssh\r\n", Done.NOTHING))
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def test_nothing_is_looked_at_while_no_rule_asks(plane: DataPlane, watched: Cgroup, far: FarSide) -> None:

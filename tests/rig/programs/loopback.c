@@ -4,6 +4,7 @@
  *   loopback stream MEGABYTES     megabytes a second in writes of 64 KiB
  *   loopback request COUNT        nanoseconds for a request and its answer of 64 bytes each
  *   loopback connect COUNT        nanoseconds for connect, accept and close
+ *   loopback first COUNT          nanoseconds for the first request and answer of a connection, with connect and close
  */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -67,6 +68,14 @@ int main(int argc, char **argv)
 			for (;;)
 				close(accept(listener, NULL, NULL));
 		}
+		if (what == 'f') {
+			for (;;) {
+				int fd = accept(listener, NULL, NULL);
+
+				all(fd, 64, 0), all(fd, 64, 1);
+				close(fd);
+			}
+		}
 		int fd = accept(listener, NULL, NULL), one = 1;
 
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
@@ -81,12 +90,14 @@ int main(int argc, char **argv)
 	}
 	double start = now(), result;
 
-	if (what == 'c') {
+	if (what == 'c' || what == 'f') {
 		struct linger reset = { 1, 0 };
 
 		for (long i = 0; i < count; i++) {
 			int fd = join(&to);
 
+			if (what == 'f')
+				all(fd, 64, 1), all(fd, 64, 0);
 			setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 			close(fd);
 		}
