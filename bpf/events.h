@@ -320,17 +320,20 @@ struct traffic {
 	u64 start_ticks; /* of the process that connected */
 	u64 began_ns;
 	u64 last_ns;
+	u64 holder_start; /* of the last program that began with it as a standard file */
 	u8 local[16]; /* IPv4 in the first four */
 	u8 remote[16];
 	char comm[COMM_BYTES];
 	u32 pid;
 	u32 uid;
+	u32 holder_pid; /* 0 = none did */
 	u16 local_port; /* host order; 0 = nothing was sent yet */
 	u16 remote_port;
 	u8 family;
 	u8 protocol;
 	u8 reset;
-	u8 padding[1];
+	u8 stdio; /* bit n: it was descriptor n of the holder */
+	u8 padding[4];
 	struct traffic_way way[WIRE_DIRECTIONS];
 };
 

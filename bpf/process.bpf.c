@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Processes: what they run (judged here, before the first instruction), how they begin and end. */
 #include "judge.h"
-#include "maker.h"
+#include "stdio.h"
 #include <bpf/bpf_tracing.h>
 
 char LICENSE[] SEC("license") = "GPL";
@@ -73,6 +73,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	judge(w->policies);
 	carry_out(s, w, slot);
 	remember_bits(s, slot);
+	note_stdio(task, &s->event.header);
 	s->event.verdict_ns = bpf_ktime_get_ns() - entered;
 	size = sizeof(s->event) + s->at.end;
 	if (size > sizeof(s->event) + TEXT_USED)

@@ -22,6 +22,7 @@ from killswitch.detect.judge import NOTHING, Judge, Judged, mask
 from killswitch.detect.load import HASHING, LoadTable, asks_of_whole
 from killswitch.detect.processes import Process
 from killswitch.detect.reach import port_of
+from killswitch.detect.relay import RELAY, find
 from killswitch.detect.summary import summarise
 from killswitch.detect.sustained import MAX_DIP_NS
 from killswitch.detect.workload import RuleKey, Workload
@@ -272,8 +273,26 @@ class Engine:
         workload.traffic.feed(event)
         if Flow not in self._judge.judges:
             return []
+        if event.stdio:  # then who runs on it is of interest, not who connected
+            event = replace(event, pid=event.holder_pid, start_ticks=event.holder_start_ticks)
+        process = workload.processes.get(event.pid, event.start_ticks)
         more = self._judge.held_outside(workload, event)
-        return self._by_rules(workload, event, workload.processes.get(event.pid, event.start_ticks), more)
+        return self._by_rules(workload, replace(event, bursts=()), process, more)
+
+    def _relays(self, workload: Workload) -> list[Command]:
+        """Whether what went over the workload's connections since the last time has the shape of a relay."""
+        moved = workload.traffic.take_moved()
+        if not moved or not self._judge.relaying:
+            return []
+        out: list[Command] = []
+        for relay in find(workload.traffic, moved):
+            event = replace(relay.outer, bursts=())
+            process = workload.processes.get(event.pid, event.start_ticks)
+            more = {**self._judge.held_outside(workload, event), **relay.fields}
+            rules = [r for r in self._judge.matches(workload, event, process, more) if r.fields.intersection(RELAY)]
+            if rules:
+                out += self._act(workload, event, process, rules, reasons=relay.reasons).commands()
+        return out
 
     def _by_rules(
         self, workload: Workload, event: Judged, process: Process | None, more: Mapping[str, object] = NOTHING
@@ -330,13 +349,15 @@ class Engine:
         process: Process | None,
         rules: Sequence[CompiledRule],
         held_ns: Mapping[RuleKey, int] = NO_TIMES,
+        reasons: str = "",
     ) -> Answer:
         """Findings for these rules, and one answer to all of them. ``held_ns``: how long a ``for:`` rule has held."""
         pid, start = event.pid, event.start_ticks
         answer = Answer(workload, self.open_incident(workload.id), event, self._judge.correlator)
         for match in rules:
             hashes = type(event) is Cpu and not HASHING.isdisjoint(match.fields)
-            reasons = self._loads.reasons(event.workload, pid, start, event.time_ns) if hashes else ""
+            if hashes:
+                reasons = self._loads.reasons(event.workload, pid, start, event.time_ns)
             held = held_ns.get((match.policy.name, match.rule.id), 0)
             finding = finding_of(match, event, summarise(event, process, reasons=reasons, held_ns=held))
             answer.add(finding, hot=self._loads.hot(pid, start) if hashes else ())
@@ -396,6 +417,7 @@ class Engine:
     def _tick(self, event: Tick) -> list[Command]:
         out = self._whole_workloads(event.time_ns)
         for workload in self._workloads.values():
+            out += self._relays(workload)
             if workload.shown.again:
                 out += self._again(workload, event)
             out += self._flush(workload, event.time_ns)

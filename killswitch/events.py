@@ -269,6 +269,9 @@ class Flow:
     closed: bool  # both sides have said so, or one has reset it
     missed: int  # bursts since last time that nobody saw: more came than are kept
     bursts: tuple[Burst, ...]  # since last time, in the order in which they began
+    holder_pid: int = 0  # the last process that executed a program with it as a standard file; 0 = none did
+    holder_start_ticks: int = 0
+    stdio: tuple[str, ...] = ()  # which: "stdin", "stdout", "stderr"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from killswitch.detect.fields import extra_fields, wanted_fields
 from killswitch.detect.load import LOOKED_AT
 from killswitch.detect.processes import Process
 from killswitch.detect.reach import FANOUT
+from killswitch.detect.relay import RELAY
 from killswitch.detect.traffic import OUTSIDE
 from killswitch.detect.workload import Workload
 from killswitch.events import (
@@ -43,6 +44,7 @@ class Judge:
         self.correlator = Correlator(compiled)
         self.judges = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules)  # events that some rule looks at
         self.reaching = any(r.fields.intersection(FANOUT) for r in compiled.rules)
+        self.relaying = any(r.fields.intersection(RELAY) for r in compiled.rules)
         self._outside = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules if r.fields.intersection(OUTSIDE))
         # The policies for which code has to be looked at.
         self.hashing = mask(r.policy_index for r in compiled.rules if not LOOKED_AT.isdisjoint(r.fields))

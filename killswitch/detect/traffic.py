@@ -79,9 +79,10 @@ class Connection:
 class Traffic:
     """Of one workload. The connection that was longest silent makes room."""
 
-    __slots__ = ("connections",)
+    __slots__ = ("_moved", "connections")
 
     def __init__(self) -> None:
+        self._moved: set[int] = set()
         self.connections: dict[int, Connection] = {}  # by cookie, the one that was last told of last
 
     def feed(self, flow: Flow) -> None:
@@ -92,6 +93,13 @@ class Traffic:
                 del self.connections[next(iter(self.connections))]
         known.feed(flow)
         self.connections[flow.cookie] = known
+        if flow.bursts:
+            self._moved.add(flow.cookie)
+
+    def take_moved(self) -> frozenset[int]:
+        """The cookies of the connections over which something went since the last call."""
+        moved, self._moved = frozenset(self._moved), set()
+        return moved
 
     def prune(self, before_ns: int) -> None:
         """Drop the connections that are over and have been silent since then."""

@@ -21,9 +21,10 @@ _WAY = struct.Struct(abi.TRAFFIC_WAY.codec.format.removesuffix(f"{abi.TRAFFIC_BU
 _BURST = abi.TRAFFIC_BURST.codec
 _TRANSPORTS = {6: Transport.TCP, 17: Transport.UDP}
 _SIZE = abi.TRAFFIC.size
-_NOTHING_TOLD = (0, 0, 0)
+_NOTHING_TOLD = (0, 0, 0, 0)
+_STDIO = ("stdin", "stdout", "stderr")
 
-Told = tuple[int, int, int]  # of a connection: last_ns, bursts sent, bursts received
+Told = tuple[int, int, int, int]  # of a connection: last_ns, bursts sent, bursts received, holder and what of
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,13 @@ class Traffic:
 def _read(cookie: int, raw: bytes, at: int, told: Told, now: int) -> tuple[Flow | None, Told | None]:
     """What is new about a connection, None = nothing; and what is told of it then, None = it needs no more telling."""
     (
-        workload, start, began, last_ns, local, remote, comm, pid, uid, local_port, remote_port, family, protocol, reset,
+        workload, start, began, last_ns, holder_start, local, remote, comm, pid, uid, holder, local_port, remote_port,
+        family, protocol, reset, stdio,
     ) = _HEAD.unpack_from(raw, at)  # fmt: skip
     sent = _Way.read(raw, at + _HEAD.size)
     received = _Way.read(raw, at + _HEAD.size + abi.TRAFFIC_WAY.size)
-    if told == (last_ns, sent.count, received.count):
+    held = holder << 3 | stdio
+    if told == (last_ns, sent.count, received.count, held):
         idle = now - last_ns > FORGET_NS and (protocol != 6 or not received.count)
         return None, None if idle else told
     closed = reset != 0 or (sent.finished and received.finished)
@@ -105,6 +108,7 @@ def _read(cookie: int, raw: bytes, at: int, told: Told, now: int) -> tuple[Flow 
     flow = Flow(
         now, workload, pid, start, uid, comm.partition(b"\0")[0], cookie, _TRANSPORTS.get(protocol, Transport.OTHER),
         address(family, local), local_port, address(family, remote), remote_port, began, last_ns, sent.total,
-        received.total, closed, missed_sent + missed_received, tuple(sorted(bursts, key=lambda b: b.time_ns)),
+        received.total, closed, missed_sent + missed_received, tuple(sorted(bursts, key=lambda b: b.time_ns)), holder,
+        holder_start, tuple(name for bit, name in enumerate(_STDIO) if stdio >> bit & 1),
     )  # fmt: skip
-    return flow, None if closed else (last_ns, end_sent, end_received)
+    return flow, None if closed else (last_ns, end_sent, end_received, held)

@@ -105,8 +105,12 @@ FIELDS: Mapping[str, Field] = {
     "process.config": Field("text", 3, "content of the files that are given as configuration, up to 64 KiB of each", {}),
     "process.named_files": Field("text", 3, "content of other files named in the arguments that look like configuration", {}),
     "process.env": Field("text", 3, "each NAME=value of the environment that the program began with", {}),
-    "destination.ip": Field("ip", 3, "the address that is connected or sent to", _on("destination_ip", Connect, Unanswered)),
-    "destination.port": Field("number", 3, "the port that is connected or sent to", _on("destination_port", Connect, Unanswered)),
+    "destination.ip": Field(
+        "ip", 3, "the address that is connected or sent to; of a relay, the inside", _on("destination_ip", Connect, Unanswered)
+    ),
+    "destination.port": Field(
+        "number", 3, "the port that is connected or sent to; of a relay, the inside", _on("destination_port", Connect, Unanswered)
+    ),
     "source.ip": Field("ip", 3, "the address that is bound", _on("source_ip", Listen)),
     "source.port": Field("number", 3, "the port that is bound", _on("source_port", Listen)),
     "network.fanout.hosts": Field("number", 4, "internal hosts that the workload tried at this port in the last 10 s", {}),
@@ -124,6 +128,16 @@ FIELDS: Mapping[str, Field] = {
     "network.outside.age": Field(
         "number", 4, "seconds that the workload has held its oldest quiet connection to the outside; 0 = it holds none", {}
     ),
+    "network.stdio": Field(
+        "text", 4, "which standard files of a program that was executed the connection was: stdin, stdout, stderr",
+        {Flow: lambda e: e.stdio},
+    ),
+    "relay.exchanges": Field(
+        "number", 4, "turns of a conversation inside that were handed on from and to this connection, both ways", {}
+    ),
+    "relay.bytes": Field("number", 4, "bytes inside that were handed on", {}),
+    "relay.match": Field("number", 4, "share of all that was said inside that these are, 0 to 1", {}),
+    "relay.certainty": Field("number", 4, "bits by which this is no coincidence: -log2 of the chance", {}),
     "wire.sent": Field(
         "text", 2, "what the workload sent first on a TCP connection: up to 1,024 bytes or a NUL", _on("sent", Wire)
     ),

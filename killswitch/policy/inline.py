@@ -233,7 +233,8 @@ def _flow(given: dict[str, object]) -> Event:
     return Flow(
         1, 1, _take_int(given, "process.pid", 4242), 1, _take_int(given, "user.id", 1000), _comm(given), 1,
         Transport(str(given.pop("network.transport", "tcp"))), "192.0.2.9", 40000,
-        str(given.pop("remote.ip", "192.0.2.1")), _take_int(given, "remote.port", 443), 1, 1, 0, 0, False, 0, (),
+        str(given.pop("remote.ip", "192.0.2.1")), _take_int(given, "remote.port", 443), 1, 1, 0, 0, False, 0, (), 4242, 1,
+        tuple(str(name) for name in _many(given.pop("network.stdio", ()))),
     )  # fmt: skip
 
 
