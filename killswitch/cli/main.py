@@ -38,7 +38,7 @@ def _entries() -> dict[str, Entry]:
         "thaw": at("orders", "thaw", _ACT, "Let a frozen workload run again."),
         "terminate": at("orders", "terminate", _ACT, "Kill every process."),
         "release": at("orders", "release", _ACT, "Take containment back, in stages."),
-        "policy": at("policy", "policy", _RULES, "Check, test, list, explain and reload policies."),
+        "policy": at("policy", "policy", _RULES, "Check, test, list, explain, reload, replay and diff policies."),
         "daemon": at("daemon", "daemon", _DAEMON, "Run the daemon in the foreground."),
     }
 

@@ -1,4 +1,4 @@
-"""``policy``: check, test, list, explain, reload."""
+"""``policy``: check, test, list, explain, reload, and what was recorded put to other policies."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from killswitch.cli import human
 from killswitch.cli.exits import Exit, complain
 from killswitch.cli.output import TABLE, emit, output_option
+from killswitch.cli.replay import diff, replay
 from killswitch.cli.session import Session, command
 from killswitch.errors import PolicyError, Problem, TargetError
 
@@ -22,7 +23,7 @@ _FILES = click.argument("files", metavar="FILE...", nargs=-1, required=True, typ
 
 @click.group()
 def policy() -> None:
-    """Check, test, list, explain and reload policies."""
+    """Check, test, list, explain, reload, replay and diff policies."""
 
 
 @policy.command()
@@ -221,3 +222,7 @@ def _show_rules(rows: Sequence[Mapping[str, str]], *, tier: bool) -> None:
             last,
         )
     show(grid)
+
+
+policy.add_command(replay)
+policy.add_command(diff)
