@@ -66,6 +66,7 @@ class Load:
     scores: list[Score] = field(default_factory=list)
     scored_ns: int = 0
     renewed: bool = False  # runs another program since the last reading
+    unjudged_ns: float = 0.0  # CPU time while it had no score
     tally: Tally = field(default_factory=Tally)
 
     def note(self, verdict: Score, now: int) -> None:
@@ -143,9 +144,12 @@ class LoadTable:
         pool = self._pools.get(event.workload)
         if pool is None:
             pool = self._pools[event.workload] = Pool()
-        own = self.hashing(event)
-        if own is not None:
-            load.tally.add(event.time_ns, samples / HERTZ * 1e9, own)
+        own, cpu_ns = self.hashing(event), samples / HERTZ * 1e9
+        if own is None:
+            load.unjudged_ns += cpu_ns
+        else:  # what it ran until its first reading was no other program
+            load.tally.add(event.time_ns, cpu_ns + load.unjudged_ns, own)
+            load.unjudged_ns = 0.0
         pool.add(event, samples, own, max(event.read_bytes - load.read_bytes, 0))
 
     def _pause(self, window_ns: int) -> int:
@@ -211,7 +215,7 @@ class LoadTable:
         load = self._loads.get((pid, start_ticks))
         if load is not None:
             load.samples.clear()
-            load.asked_ns, load.renewed = None, True
+            load.asked_ns, load.renewed, load.unjudged_ns = None, True, 0.0
 
     def forget(self, pid: int, start_ticks: int) -> None:
         self._loads.pop((pid, start_ticks), None)
