@@ -158,6 +158,10 @@ class Site:
 
     def reset(self, names: dict[str, str]) -> None:
         """Forget what was counted; ``names`` are further DNS names, each with an address or a service's name."""
+        # What the last case left unsent would be sent again, now that nobody watches: orphaned connections are cut off.
+        subprocess.run(
+            ["ip", "netns", "exec", self.near, "ss", "-tKH", "state", "connected"], capture_output=True, check=True
+        )
         shutil.rmtree(self.web_directory)
         self.web_directory.mkdir()
         self._tell(self._world, {"do": "reset", "names": {n: SERVICES.get(a, a) for n, a in names.items()}})
