@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import struct
-import time
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 ETH_P_ALL = 0x0003
+SO_TIMESTAMPNS = 35
 PACKET_OUTGOING = 4
+_TIMESPEC = struct.Struct("qq")
 SNAP = 128  # bytes of a frame that are looked at: the headers
 
 
@@ -70,6 +71,7 @@ def open_capture(device: str) -> socket.socket:
     """A packet socket that does not lose: with the largest buffer, and non-blocking."""
     made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
     made.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+    made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)  # when it came, not when we got round to it
     made.bind((device, ETH_P_ALL))
     made.setblocking(False)
     return made
@@ -79,11 +81,12 @@ def drain(capture: socket.socket, seen: Seen, limit: int = 256) -> None:
     """Take in what is waiting, at most ``limit`` frames."""
     for _ in range(limit):
         try:
-            frame, address = capture.recvfrom(SNAP)
+            frame, ancillary, _flags, address = capture.recvmsg(SNAP, 64)
         except BlockingIOError:
             return
         if address[2] != PACKET_OUTGOING:
-            seen.add(frame, time.time_ns())
+            seconds, nanoseconds = next(_TIMESPEC.unpack(data) for _, kind, data in ancillary if kind == SO_TIMESTAMPNS)
+            seen.add(frame, seconds * 10**9 + nanoseconds)
 
 
 def drops(capture: socket.socket) -> int:
