@@ -27,3 +27,32 @@ def rows(quick: bool) -> Iterator[Row]:
         times = ratio(results, "watched", "nothing")
         base = statistics.median(results["nothing"])
         yield Row("network", name, f"×{times:.3f}", note=f"{(times - 1) * base / 1000:+.2f} µs on {base / 1000:.1f} µs")
+    yield from wire(quick)
+
+
+WIRE_LATENCY_NS = 2000.0
+WIRE = (
+    ("stream", "throughput"),
+    ("request", "request and answer of 64 bytes"),
+    ("first", "first request and answer of a connection"),
+)
+
+
+def wire(quick: bool) -> Iterator[Row]:
+    """What the rules that look at the wire cost: the shipped policies beside the same without them. Both ends are watched."""
+    variants = [Variant("without", scene.watched_without_wire), Variant("with", scene.watched)]
+    for what, name in WIRE:
+        count = {"stream": "1000" if quick else "4000", "request": "20000", "first": "3000" if quick else "10000"}[what]
+        results = in_turns(variants, partial(run_in, name="loopback", args=(what, count)), 3 if quick else ROUNDS)
+        share = ratio(results, "with", "without")
+        base = statistics.median(results["without"])
+        if what == "stream":
+            yield Row(
+                "network", f"{name}, wire inspected", f"×{share:.3f}", "≥ ×0.97", share >= 0.97, f"of {base:,.0f} MB/s"
+            )
+            continue
+        more = (share - 1) * base
+        yield Row(
+            "network", f"{name}, wire inspected", f"{more / 1000:+.2f} µs", "≤ +2 µs", more <= WIRE_LATENCY_NS,
+            f"×{share:.3f} on {base / 1000:.1f} µs",
+        )  # fmt: skip

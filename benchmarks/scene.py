@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
+from killswitch.config import SHIPPED_POLICIES
 from tests.rig.daemon import Daemon
 
 LABEL = "ks-bench"
@@ -40,6 +43,24 @@ def watched() -> Iterator[Path]:
     """The measured program is the watched workload, the shipped policies judge it, and its events are consumed."""
     with Daemon(LABEL) as daemon:
         yield make_workload(daemon, "measured")
+
+
+@contextmanager
+def watched_without_wire() -> Iterator[Path]:
+    """The same without the rules that look at the wire: what these cost is the difference."""
+    with Daemon(
+        LABEL, policies={f.name: without_wire(f.read_text()) for f in SHIPPED_POLICIES.glob("*.yaml")}
+    ) as daemon:
+        yield make_workload(daemon, "measured")
+
+
+def without_wire(policy: str) -> str:
+    """A policy's text without its rules on the wire. Rules' own tests go too: they may speak of those."""
+    made = yaml.load(policy, Loader=yaml.BaseLoader)
+    made["rules"] = [
+        {key: value for key, value in rule.items() if key != "tests"} for rule in made["rules"] if rule["on"] != "wire"
+    ]
+    return str(yaml.dump(made))
 
 
 @contextmanager

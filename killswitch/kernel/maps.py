@@ -137,6 +137,16 @@ class Percpu(Map):
             raise syscalls.error(f"clear in BPF map {self.name}", ctypes.get_errno())
 
 
+def store_u32(memory: mmap.mmap, at: int, value: int) -> None:
+    """One store, as a program that runs meanwhile has to see it. ``struct.pack_into`` first fills with zeros."""
+    ctypes.c_uint32.from_buffer(memory, at).value = value
+
+
+def store_u64(memory: mmap.mmap, at: int, value: int) -> None:
+    """The same of eight bytes."""
+    ctypes.c_uint64.from_buffer(memory, at).value = value
+
+
 class Mapped(Map):
     """An array that lies in our memory: a load or a store, no system call."""
 

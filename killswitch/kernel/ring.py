@@ -15,6 +15,7 @@ from killswitch.errors import KernelError
 from killswitch.events import Event
 from killswitch.kernel import libbpf
 from killswitch.kernel.decode import decode
+from killswitch.kernel.maps import store_u64
 
 _BUSY = 1 << 31
 _DISCARD = 1 << 30
@@ -65,7 +66,7 @@ class Ring:
             at += (size + 7) & ~7
         if at != self._at:
             self._at = at
-            _position.pack_into(self._consumer, 0, at)
+            store_u64(self._consumer, 0, at)
 
     def skip(self) -> int:
         """Throw away all that waits; returns how many records that were."""
@@ -78,5 +79,5 @@ class Ring:
             n += not header & _DISCARD
             at += ((header & _LENGTH) + _HEADER + 7) & ~7
         self._at = at
-        _position.pack_into(self._consumer, 0, at)
+        store_u64(self._consumer, 0, at)
         return n

@@ -11,6 +11,7 @@ from pathlib import Path
 from killswitch.commands import Containment
 from killswitch.errors import Gone, KernelError
 from killswitch.kernel import abi, attach, loader
+from killswitch.kernel.maps import store_u32, store_u64
 
 _ID_AT = abi.WORKLOAD.offset("cgroup_id")
 _POLICIES_AT = abi.WORKLOAD.offset("policies")
@@ -63,8 +64,8 @@ class Slots:
         told = self._loaded.mapped("losses_told")
         told.memory[slot * told.value_size : (slot + 1) * told.value_size] = bytes(told.value_size)
         self._store(slot, policies, containment or Containment())
-        struct.pack_into("<I", self._memory, slot * self._size + _GRACE_AT, 0)
-        struct.pack_into("<Q", self._memory, slot * self._size + _ID_AT, cgroup_id)
+        store_u32(self._memory, slot * self._size + _GRACE_AT, 0)
+        store_u64(self._memory, slot * self._size + _ID_AT, cgroup_id)
         self._by_cgroup.put(_u64(cgroup_id), slot.to_bytes(4, "little"))
         self._slots[cgroup_id] = slot
         self._last = slot
@@ -95,7 +96,7 @@ class Slots:
         return int(struct.unpack_from("<Q", self._memory, self.slot(cgroup_id) * self._size + _POLICIES_AT)[0])
 
     def set_policies(self, cgroup_id: int, policies: int) -> None:
-        struct.pack_into("<Q", self._memory, self.slot(cgroup_id) * self._size + _POLICIES_AT, policies)
+        store_u64(self._memory, self.slot(cgroup_id) * self._size + _POLICIES_AT, policies)
 
     def containment(self, cgroup_id: int) -> Containment:
         at = self.slot(cgroup_id) * self._size
@@ -120,14 +121,14 @@ class Slots:
 
     def set_grace(self, cgroup_id: int, grace_ms: int) -> None:
         self.beat()  # who sets it is there, and the last one may have been long ago
-        struct.pack_into("<I", self._memory, self.slot(cgroup_id) * self._size + _GRACE_AT, grace_ms)
+        store_u32(self._memory, self.slot(cgroup_id) * self._size + _GRACE_AT, grace_ms)
 
     def beat(self) -> None:
         """We are here: the programs cut off who has a grace once this is longer ago than that."""
-        struct.pack_into("<Q", self._control, _HEARTBEAT_AT, time.monotonic_ns())
+        store_u64(self._control, _HEARTBEAT_AT, time.monotonic_ns())
 
     def _store(self, slot: int, policies: int, containment: Containment) -> None:
-        struct.pack_into("<Q", self._memory, slot * self._size + _POLICIES_AT, policies)
+        store_u64(self._memory, slot * self._size + _POLICIES_AT, policies)
         self._contain(slot * self._size, containment)
 
     def _contain(self, at: int, containment: Containment) -> None:
@@ -148,7 +149,7 @@ class Slots:
         raise KernelError("watch one more cgroup", errno.ENOSPC, f"{abi.MAX_WORKLOADS - 1} are watched; unwatch some")
 
     def _count(self) -> None:
-        struct.pack_into("<I", self._control, _WATCHED_AT, len(self._slots))
+        store_u32(self._control, _WATCHED_AT, len(self._slots))
 
 
 def _u64(number: int) -> bytes:

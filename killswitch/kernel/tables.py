@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from killswitch.commands import MAX_CLAUSES, MAX_GRAMMARS, MAX_INODES, MAX_STATES, KernelTables
 from killswitch.errors import KernelError
 from killswitch.kernel import abi
-from killswitch.kernel.maps import Map, Mapped
+from killswitch.kernel.maps import Map, Mapped, store_u32
 
 ROW_BYTES = abi.DFA_ROW.size
 ACTIVE_AT = abi.CONTROL.offset("active")
@@ -58,7 +58,7 @@ class Tables:
         )
         self._fill_inodes(tables, half)
         self._maps["policy_meta"].put(_u32(half), self._meta(tables, generation))
-        struct.pack_into("<I", self._control.memory, ACTIVE_AT, half)
+        store_u32(self._control.memory, ACTIVE_AT, half)
         _wait_for_readers()
 
     def tell_program(self, pid: int, start_ticks: int, bits: int, generation: int) -> None:

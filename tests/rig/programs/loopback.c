@@ -7,6 +7,7 @@
  *   loopback first COUNT          nanoseconds for the first request and answer of a connection, with connect and close
  */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -32,8 +33,10 @@ static void all(int fd, size_t size, int out)
 	while (size) {
 		ssize_t n = out ? write(fd, data, size < sizeof(data) ? size : sizeof(data)) :
 				  read(fd, data, size < sizeof(data) ? size : sizeof(data));
-		if (n <= 0)
+		if (n <= 0) {
+			fprintf(stderr, "%s: %zu bytes left: %s\n", out ? "write" : "read", size, n ? strerror(errno) : "end");
 			exit(1);
+		}
 		size -= n;
 	}
 }
@@ -42,8 +45,10 @@ static int join(struct sockaddr_in *to)
 {
 	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
 
-	if (connect(fd, (struct sockaddr *)to, sizeof(*to)) < 0)
+	if (connect(fd, (struct sockaddr *)to, sizeof(*to)) < 0) {
+		perror("connect");
 		exit(1);
+	}
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	return fd;
 }
