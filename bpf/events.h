@@ -33,6 +33,7 @@ enum event_kind {
 	EVENT_CGROUP_REMOVED = 8,
 	EVENT_WIRE = 9,
 	EVENT_UNANSWERED = 20,
+	EVENT_SIGNAL = 21,
 };
 
 enum socket_operation {
@@ -41,6 +42,11 @@ enum socket_operation {
 	OPERATION_BIND = 3,
 	OPERATION_LISTEN = 4,
 	OPERATION_PACKET = 5, /* of a ping or raw socket */
+};
+
+enum signal_operation {
+	SIGNAL_KILL = 1,   /* kill(2) and its kin */
+	SIGNAL_PTRACE = 2, /* PTRACE_ATTACH */
 };
 
 enum done_flag {
@@ -162,6 +168,18 @@ struct wire_event {
 	u8 sent[WIRE_KEPT];
 	u8 received[WIRE_KEPT];
 	u8 name[WIRE_NAME];
+};
+
+/* EVENT_SIGNAL: to a process outside the workload; the header is of who sent it. */
+struct signal_event {
+	struct event_header header;
+	u64 target_start_ticks;
+	u32 target_pid;
+	u32 number;
+	char target_comm[COMM_BYTES];
+	u8 operation;
+	u8 to_daemon; /* the target is this data plane's daemon */
+	u8 padding[6];
 };
 
 /* EVENT_CGROUP_*; header.cgroup_id is the one that was left. Followed by path_len bytes of path. */

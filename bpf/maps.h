@@ -195,6 +195,14 @@ struct {
 	__type(value, u64);
 } sendmsg_seen SEC(".maps") __weak;
 
+/* One element: the tgid of the daemon that reads the rings, 0 = none has told. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} daemon_pid SEC(".maps") __weak;
+
 /* CPU samples of watched processes since user space last took them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -159,6 +159,12 @@ struct nsproxy {
 	struct net *net_ns;
 };
 
+struct kernel_siginfo {
+	int si_signo;
+	int si_errno;
+	int si_code;
+};
+
 struct task_struct {
 	int pid;
 	int tgid;

@@ -41,6 +41,7 @@ from killswitch.events import (
     Listen,
     Lost,
     Released,
+    Signal,
     Tick,
     Unanswered,
     Unattended,
@@ -73,6 +74,7 @@ class Engine:
             Listen: self._listen,
             Wire: self._wire,
             File: self._file,
+            Signal: self._signal,
             Flow: self._flow,
             CgroupMove: self._cgroup_move,
             Cpu: self._cpu,
@@ -262,6 +264,9 @@ class Engine:
         answer = self._act(workload, event, process, rules)
         return answer.unaccounted(event, rules, summarise(event, process)).commands()
 
+    def _signal(self, workload: Workload, event: Signal) -> list[Command]:
+        return self._by_rules(workload, event, workload.processes.get(event.pid, event.start_ticks))
+
     def _file(self, workload: Workload, event: File) -> list[Command]:
         process = workload.processes.last(event.pid)
         if process is not None and event.start_ticks not in (0, process.start_ticks):
@@ -360,7 +365,9 @@ class Engine:
                 reasons = self._loads.reasons(event.workload, pid, start, event.time_ns)
             held = held_ns.get((match.policy.name, match.rule.id), 0)
             finding = finding_of(match, event, summarise(event, process, reasons=reasons, held_ns=held))
-            answer.add(finding, hot=self._loads.hot(pid, start) if hashes else ())
+            # One place's changes do not hide another's.
+            key = f"{match.rule.id}: {event.place}" if type(event) is File else ""
+            answer.add(finding, key=key, hot=self._loads.hot(pid, start) if hashes else ())
         return answer
 
     # --- findings that need no rule ----------------------------------------------------------------------------------

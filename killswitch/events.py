@@ -275,6 +275,23 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
+class Signal:
+    """A process of a workload has signalled one outside it, or stopped it to trace it (PTRACE_ATTACH)."""
+
+    time_ns: int
+    workload: int
+    cgroup_id: int
+    pid: int
+    start_ticks: int
+    number: int
+    target_pid: int
+    target_start_ticks: int
+    target_name: bytes  # of its main thread
+    operation: str  # "kill" or "ptrace"
+    to_daemon: bool  # to the daemon that read the rings then
+
+
+@dataclass(frozen=True, slots=True)
 class CgroupMove:
     """A process was moved between cgroups; ``workload`` is the one that it left, or entered when it left none."""
 
@@ -444,6 +461,7 @@ Event = (
     | Listen
     | Wire
     | File
+    | Signal
     | Flow
     | CgroupMove
     | CgroupCreated

@@ -28,6 +28,7 @@ KINDS = (
     "unanswered",
     "wire",
     "file",
+    "signal",
     "flow",
     "cgroup_move",
     "cgroup_created",

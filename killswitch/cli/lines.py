@@ -27,6 +27,7 @@ from killswitch.events import (
     Listen,
     Lost,
     Released,
+    Signal,
     Tick,
     Unanswered,
     Unattended,
@@ -126,6 +127,11 @@ def _flow(e: Flow) -> str:
     return f"{_who(e)} ({printable(e.comm)}) {e.transport} {ends}: {e.sent_bytes} B out, {e.received_bytes} B in{ended}"
 
 
+def _signal(e: Signal) -> str:
+    whom = f"{printable(e.target_name)}({e.target_pid}){', the daemon' if e.to_daemon else ''}"
+    return f"{_who(e)} {e.operation} {e.number} to {whom}"
+
+
 def _exit(e: Exit) -> str:
     status, number = e.exit_code >> 8 & 0xFF, e.exit_code & 0x7F
     return f"{_who(e)} killed by signal {number}" if number else f"{_who(e)} status {status}"
@@ -158,6 +164,7 @@ _EVENTS: dict[type, tuple[str, Callable[[Any], str]]] = {
     Unanswered: ("unanswered", _unanswered),
     Listen: ("listen", _listen),
     Wire: ("wire", _wire),
+    Signal: ("signal", _signal),
     File: ("file", lambda e: f"{_who(e)} {e.action} {printable(e.path)} ({printable(e.place)})"),
     Flow: ("flow", _flow),
     CgroupMove: ("cgroup_move", _move),

@@ -25,6 +25,7 @@ from killswitch.events import (
     Fork,
     Inspected,
     Listen,
+    Signal,
     Unanswered,
     Wire,
 )
@@ -33,7 +34,7 @@ from killswitch.policy.fields import EVENT_TYPES
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
-Judged = Exec | Fork | Exit | Connect | Unanswered | Listen | Wire | File | Flow | CgroupMove | Cpu
+Judged = Exec | Fork | Exit | Connect | Unanswered | Listen | Wire | File | Flow | Signal | CgroupMove | Cpu
 
 
 class Judge:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from signal import Signals
 
 from killswitch.detect.processes import Process
 from killswitch.events import (
@@ -17,6 +18,7 @@ from killswitch.events import (
     Fork,
     Listen,
     Lost,
+    Signal,
     Unanswered,
     Unattended,
     Wire,
@@ -113,6 +115,14 @@ def summarise(event: Event, process: Process | None, *, reasons: str = "", held_
             where = _address(event.remote_ip, event.remote_port)
             told = f"{who} holds a connection to {where} ({event.transport}), {event.sent_bytes} bytes sent and"
             return f"{told} {event.received_bytes} received" + (f": {reasons}" if reasons else "")
+        case Signal():
+            whom = (
+                "this daemon"
+                if event.to_daemon
+                else f"{printable(event.target_name, 32) or UNKNOWN}({event.target_pid})"
+            )
+            what = "traced" if event.operation == "ptrace" else f"sent {_signal_name(event.number)} to"
+            return f"{lineage(process, event.pid)} {what} {whom}, outside the workload"
         case Cpu():
             told = f"{lineage(process, event.pid)} keeps {event.cores:.2f} CPUs busy"
             told += f" for {held_ns / 1e9:.0f} s" if held_ns else ""
@@ -132,6 +142,13 @@ def summarise(event: Event, process: Process | None, *, reasons: str = "", held_
             return f"{lineage(process, event.pid)} ended with {event.exit_code}"
         case _:
             return type(event).__name__
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _args(argv: bytes) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ class Kind(enum.IntEnum):
     CGROUP_REMOVED = 8
     WIRE = 9
     UNANSWERED = 20
+    SIGNAL = 21
 
 
 class Operation(enum.IntEnum):
@@ -41,6 +42,11 @@ class Operation(enum.IntEnum):
     BIND = 3
     LISTEN = 4
     PACKET = 5
+
+
+class SignalOperation(enum.IntEnum):
+    KILL = 1
+    PTRACE = 2
 
 
 class LossReason(enum.IntEnum):
@@ -75,6 +81,7 @@ ENUMS: dict[str, tuple[str, type[enum.IntEnum]]] = {
     "event_kind": ("EVENT_", Kind),
     "socket_operation": ("OPERATION_", Operation),
     "loss_reason": ("LOST_", LossReason),
+    "signal_operation": ("SIGNAL_", SignalOperation),
     "wire_direction": ("WIRE_", Direction),
     "wire_name_kind": ("NAME_", NameKind),
 }
@@ -174,6 +181,15 @@ WORKLOAD = Layout(
         *(("cgroup_id", "Q"), ("policies", "Q"), ("severed", "B"), ("frozen", "B"), ("terminated", "B")),
         *(("unattended", "B"), ("grace_ms", "I")),
     )
+)
+SIGNAL = HEADER.then(
+    ("target_start_ticks", "Q"),
+    ("target_pid", "I"),
+    ("number", "I"),
+    ("target_comm", "16s"),
+    ("operation", "B"),
+    ("to_daemon", "B"),
+    ("padding", "6x"),
 )
 CONTROL = Layout((("watched", "I"), ("active", "I"), ("heartbeat_ns", "Q")))
 CGROUP_SLOT = Layout((("cgroup_id", "Q"), ("slot", "I"), ("padding", "4x")))
@@ -283,6 +299,7 @@ STRUCTS: dict[str, Layout] = {
     "socket_event": SOCKET,
     "cgroup_event": CGROUP,
     "wire_event": WIRE,
+    "signal_event": SIGNAL,
     "event_header": HEADER,
     "workload": WORKLOAD,
     "control": CONTROL,

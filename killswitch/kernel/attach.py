@@ -11,7 +11,7 @@ from killswitch.errors import KernelError
 from killswitch.kernel import abi, libbpf, pins
 from killswitch.kernel.maps import Map
 
-TRACING = ("on_exec", "on_fork", "on_exit", "on_move", "on_mkdir", "on_rmdir")
+TRACING = ("on_exec", "on_fork", "on_exit", "on_move", "on_mkdir", "on_rmdir", "on_signal")
 SAMPLER = "on_sample"
 
 # bpf_attach_type of <linux/bpf.h>. The first is attached before the slot is told (there is nowhere to put it earlier) and

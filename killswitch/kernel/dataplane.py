@@ -90,6 +90,8 @@ class DataPlane:
             raise
         plane._pending += lost
         plane._windows.restart()
+        if told := loaded.maps.get(loader.DAEMON):
+            told.put(bytes(4), os.getpid().to_bytes(4, "little"))
         return plane
 
     # --- workloads --------------------------------------------------------------------------------------------------

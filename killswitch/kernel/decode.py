@@ -20,6 +20,7 @@ from killswitch.events import (
     Exit,
     Fork,
     Listen,
+    Signal,
     Transport,
     Unanswered,
     Wire,
@@ -40,6 +41,7 @@ _fork = abi.FORK.codec
 _exit = abi.EXIT.codec
 _socket = abi.SOCKET.codec
 _wire = abi.WIRE.codec
+_signal = abi.SIGNAL.codec
 _cgroup = abi.CGROUP.codec
 _EXEC_SIZE = abi.EXEC.size
 _CGROUP_SIZE = abi.CGROUP.size
@@ -144,6 +146,17 @@ def _decode_unanswered(buffer: Buffer, at: int) -> Unanswered:
     return Unanswered(time_ns, workload, cgroup_id, pid, start, uid, name, transport, address(family, raw), port)
 
 
+def _decode_signal(buffer: Buffer, at: int) -> Signal:
+    time_ns, workload, cgroup_id, start, pid, _, target_start, target, number, comm, operation, to_daemon = (
+        _signal.unpack_from(buffer, at)
+    )
+    name = comm.partition(b"\0")[0]
+    return Signal(
+        time_ns, workload, cgroup_id, pid, start, number, target, target_start, name,
+        abi.SignalOperation(operation).name.lower(), to_daemon != 0,
+    )  # fmt: skip
+
+
 def _decode_wire(buffer: Buffer, at: int) -> Wire:
     (
         time_ns, workload, cgroup_id, start, pid, _, predicates, raw, comm, uid, clause, generation, verdict_ns, port, family,
@@ -197,6 +210,7 @@ _DECODERS: dict[int, Callable[[Buffer, int], Event]] = {
     abi.Kind.CGROUP_REMOVED.value: _decode_removed,
     abi.Kind.WIRE.value: _decode_wire,
     abi.Kind.UNANSWERED.value: _decode_unanswered,
+    abi.Kind.SIGNAL.value: _decode_signal,
 }
 
 

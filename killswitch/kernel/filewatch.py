@@ -91,7 +91,7 @@ class FileWatch:
             return
         try:
             self._bases[root] = base
-            passwd, listed = _read(top, "/etc/passwd", _PASSWD_BYTES), _names(top, "/home")
+            passwd, listed = _read(top, "/etc/passwd", _PASSWD_BYTES), [name for name, _ in _entries(top, "/home")]
             wanted = self._spots[root] = spots(self._places, homes_of(passwd, listed, homes))
             for path, spot in wanted.items():
                 self._mark(root, top, path, spot)
@@ -129,9 +129,9 @@ class FileWatch:
     def _enter(self, top: int, fresh: Fresh, path: str, spot: Spot, found: list[Change]) -> None:
         if not self._mark(fresh.root, top, path, spot):
             return
-        for name in _names(top, path)[:MAX_FOUND]:
+        for name, directory in _entries(top, path)[:MAX_FOUND]:
             inner = f"{path.rstrip('/')}/{name}"
-            if kind := spot.kind_of(name):
+            if not directory and (kind := spot.kind_of(name)):
                 found.append(Change(fresh.pid, fresh.root, inner, kind, "create"))
             below = (
                 self._spots[fresh.root].get(inner) if name in spot.below else None
@@ -263,12 +263,13 @@ def _read(top: int, path: str, limit: int) -> bytes:
         return b""
 
 
-def _names(top: int, path: str) -> list[str]:
+def _entries(top: int, path: str) -> list[tuple[str, bool]]:
+    """(name, whether it is a directory) of what lies in it."""
     try:
         fd = open_below(top, path, _OPEN)
         try:
             with os.scandir(fd) as found:
-                return [e.name for e in found]
+                return [(e.name, e.is_dir(follow_symlinks=False)) for e in found]
         finally:
             os.close(fd)
     except OSError:

@@ -15,6 +15,7 @@ from killswitch.kernel.tables import MAPS as TABLE_MAPS
 
 MAPPED = ("workloads", "control", "losses_told")
 TRAFFIC = ("traffic", "traffic_activity")  # a generation from before there were any is taken over without
+DAEMON = "daemon_pid"  # likewise
 PERCPU = ("flows", "losses")
 RINGS = ("exec_ring", "flow_ring")
 PLAIN = ("workload_by_cgroup", "cgroup_slot", "processes", "process_bits", "cpu_samples", "cpu_hot", *TABLE_MAPS)
@@ -46,6 +47,8 @@ class Loaded:
             if all((generation.maps / name).exists() for name in TRAFFIC):
                 self.maps["traffic"] = Map("traffic", self._fd("traffic"))
                 self.maps["traffic_activity"] = Mapped("traffic_activity", self._fd("traffic_activity"))
+            if (generation.maps / DAEMON).exists():
+                self.maps[DAEMON] = Map(DAEMON, self._fd(DAEMON))
             for name in RINGS:
                 self.rings[name] = self._fd(name)
         except BaseException:
@@ -83,7 +86,7 @@ def load(obj: Path, generation: pins.Generation) -> Loaded:
     generation.create()
     with libbpf.loaded(obj) as loaded:
         maps, programs = dict(loaded.maps()), dict(loaded.programs())
-        needed = {*MAPPED, *PERCPU, *RINGS, *PLAIN, *TRAFFIC, *attach.TRACING, *attach.CGROUP}
+        needed = {*MAPPED, *PERCPU, *RINGS, *PLAIN, *TRAFFIC, DAEMON, *attach.TRACING, *attach.CGROUP}
         if missing := sorted(needed - maps.keys() - programs.keys()):
             hint = f"it is no data plane of this release, for it has no {missing[0]}; {refusal.REBUILD}"
             raise KernelError(f"load the BPF object {obj}", errno.ENOEXEC, hint)

@@ -13,6 +13,10 @@ from killswitch.errors import NotSupported
 
 _AF_XDP = 44
 _ABSENT = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT)
+_TAMPERING = (
+    "nothing tells of them but an LSM: bpf(), PTRACE_SEIZE, process_vm_writev, /proc/PID/mem and connections to the daemon's "
+    "sockets; `killswitch run` takes CAP_BPF and CAP_SYS_PTRACE away and hides the sockets"
+)
 _RAW = "`killswitch run` takes CAP_NET_RAW, which it needs, away; a workload that is only watched keeps what it has"
 
 
@@ -37,6 +41,11 @@ def _unread() -> str:
         "a name in QUIC, DNS over HTTPS or TLS, or an encrypted ClientHello is not seen; rules about behaviour remain"
     )
     raise NotSupported("read every name that is asked for", errno.EOPNOTSUPP, hint)
+
+
+def _unseen() -> str:
+    """What no hook outside the LSM tells of. Where there is one, no program of ours is at it yet."""
+    raise NotSupported("see them", errno.EOPNOTSUPP, _TAMPERING)
 
 
 TRIALS: tuple[tuple[str, str, Callable[[], str]], ...] = (
@@ -66,4 +75,9 @@ TRIALS: tuple[tuple[str, str, Callable[[], str]], ...] = (
         ),
     ),
     ("no_hidden_names", "the wire is judged: no way round by a name that is encrypted", _unread),
+    (
+        "all_tampering_seen",
+        "tampering: a workload's hand on processes outside, and on the kill switch, is seen whichever way it takes",
+        _unseen,
+    ),
 )  # fmt: skip

@@ -52,7 +52,7 @@ def allowed_modifiers(name: str) -> tuple[str, ...]:
 
 
 _ALL = frozenset(
-    {"exec", "fork", "exit", "connect", "unanswered", "listen", "wire", "file", "flow", "cgroup_move", "cpu"}
+    {"exec", "fork", "exit", "connect", "unanswered", "listen", "wire", "file", "flow", "signal", "cgroup_move", "cpu"}
 )
 
 
@@ -84,6 +84,10 @@ FIELDS: dict[str, FieldType] = {
     "file.path": FieldType("path", _on("file")),
     "file.place": FieldType("word", _on("file"), words=PLACES),
     "file.content": FieldType("text", _on("file")),
+    "signal.number": FieldType("whole", _on("signal")),
+    "signal.to_daemon": FieldType("boolean", _on("signal")),
+    "target.name": FieldType("name", _on("signal")),
+    "target.pid": FieldType("whole", _on("signal")),
     "ssh.forward": FieldType(
         "word",
         _on("exec"),
@@ -128,8 +132,20 @@ FIELDS: dict[str, FieldType] = {
     ),
     "event.action": FieldType(
         "word",
-        _on("connect", "listen", "file"),
-        words=("connect", "sendmsg", "packet", "bind", "listen", "create", "write", "rename", "delete"),
+        _on("connect", "listen", "file", "signal"),
+        words=(
+            "connect",
+            "sendmsg",
+            "packet",
+            "bind",
+            "listen",
+            "create",
+            "write",
+            "rename",
+            "delete",
+            "kill",
+            "ptrace",
+        ),
     ),
     "cgroup.path": FieldType("path", _ALL),
     "cpu.cores": FieldType("decimal", _on("cpu")),

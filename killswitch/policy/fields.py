@@ -11,7 +11,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from killswitch.events import CgroupMove, Connect, Cpu, Event, Exec, Exit, File, Flow, Fork, Listen, Unanswered, Wire
+from killswitch.events import (
+    CgroupMove,
+    Connect,
+    Cpu,
+    Event,
+    Exec,
+    Exit,
+    File,
+    Flow,
+    Fork,
+    Listen,
+    Signal,
+    Unanswered,
+    Wire,
+)
 from killswitch.policy.sums import Sums
 
 Subject = Event | Sums  # what a rule is asked about
@@ -26,6 +40,7 @@ EVENT_TYPES: Mapping[str, type] = {
     "listen": Listen,
     "wire": Wire,
     "file": File,
+    "signal": Signal,
     "flow": Flow,
     "cgroup_move": CgroupMove,
     "cpu": Cpu,
@@ -68,7 +83,7 @@ def _of_finding(name: str) -> dict[type, Callable[[Any], Values]]:
     return {Sums: lambda sums: (value,) if (value := getattr(sums.source, name)) else ()}
 
 
-_EVERY = (Exec, Fork, Exit, Connect, Unanswered, Listen, Wire, File, Flow, CgroupMove, Cpu)
+_EVERY = (Exec, Fork, Exit, Connect, Unanswered, Listen, Wire, File, Flow, Signal, CgroupMove, Cpu)
 
 FIELDS: Mapping[str, Field] = {
     "process.name": Field(
@@ -98,6 +113,11 @@ FIELDS: Mapping[str, Field] = {
     "process.listens": Field(
         "flag", 4, "the process, or the one that it was forked from, has listened for connections", {}
     ),
+    "signal.number": Field("number", 3, "the signal: 9 is SIGKILL, 15 SIGTERM, 19 SIGSTOP", _on("number", Signal)),
+    "signal.to_daemon": Field("flag", 3, "it went to the daemon of this kill switch", _on("to_daemon", Signal)),
+    "target.name": Field("text", 3, "name of the process outside that was meant, as the kernel keeps it (15 bytes)",
+        _on("target_name", Signal)),
+    "target.pid": Field("number", 3, "id of the process outside that was meant", _on("target_pid", Signal)),
     "ssh.forward": Field("derived", 1, "the forwardings that an OpenSSH client's options ask for", {}),
     "file.program": Field("text", 3, "what the executable is by its content, whatever it is called: see 'programs'", {}),
     "file.hash.sha256": Field("text", 3, "SHA-256 of the executable, in hexadecimal", {}),
@@ -162,8 +182,9 @@ FIELDS: Mapping[str, Field] = {
         "text", 2, "tcp, udp, icmp or other", _on("transport", Connect, Unanswered, Listen, Wire, Flow)
     ),
     "event.action": Field(
-        "text", 3, "what was done", _on("operation", Connect, Listen) | _on("action", File)
-        | {kind: (lambda _, on=on: (on,)) for on, kind in EVENT_TYPES.items() if kind not in (Connect, Listen, File, Sums)},
+        "text", 3, "what was done", _on("operation", Connect, Listen) | _on("action", File) | _on("operation", Signal)
+        | {kind: (lambda _, on=on: (on,)) for on, kind in EVENT_TYPES.items()
+           if kind not in (Connect, Listen, File, Signal, Sums)},
     ),
     "cgroup.path": Field("text", 3, "the cgroup that the process was moved to", _on("to_path", CgroupMove)),
     "cpu.cores": Field("number", 4, "CPUs kept busy, mean over the window", _on("cores", Cpu)),

@@ -23,6 +23,7 @@ from killswitch.events import (
     Flow,
     Fork,
     Listen,
+    Signal,
     Transport,
     Unanswered,
     Wire,
@@ -238,6 +239,14 @@ def _flow(given: dict[str, object]) -> Event:
     )  # fmt: skip
 
 
+def _signal(given: dict[str, object]) -> Event:
+    return Signal(
+        1, 1, 1, _take_int(given, "process.pid", 4242), 1, _take_int(given, "signal.number", 15),
+        _take_int(given, "target.pid", 1), 1, _take_bytes(given, "target.name", "program"),
+        str(given.pop("event.action", "kill")), bool(given.pop("signal.to_daemon", False)),
+    )  # fmt: skip
+
+
 def _cgroup_move(given: dict[str, object]) -> Event:
     return CgroupMove(
         1, 1, _take_int(given, "process.pid", 4242), 1, 1, 2, 0, str(given.pop("cgroup.path", "/elsewhere"))
@@ -251,5 +260,5 @@ def _cpu(given: dict[str, object]) -> Event:
 
 _BUILDERS = {
     "exec": _exec, "fork": _fork, "exit": _exit, "connect": _connect, "unanswered": _unanswered, "listen": _listen, "wire": _wire,
-    "file": _changed, "flow": _flow, "cgroup_move": _cgroup_move, "cpu": _cpu,
+    "file": _changed, "flow": _flow, "signal": _signal, "cgroup_move": _cgroup_move, "cpu": _cpu,
 }  # fmt: skip

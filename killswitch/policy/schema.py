@@ -27,6 +27,7 @@ EVENTS = (
     "wire",
     "file",
     "flow",
+    "signal",
     "cgroup_move",
     "cpu",
     "finding",

@@ -114,10 +114,13 @@ def told(daemon: Daemon, rule: str, path: str) -> Finding | None:
 def test_what_is_left_behind_is_found_and_nothing_is_stopped(
     shared: Daemon, shared_root: Path, script: str, rule: str, path: str
 ) -> None:
-    assert shell(shared, script.format(root=shared_root)).wait(20) == 0
+    name = f"agent-{len(list(shared.client.workloads()))}"  # of its own: like findings of one workload are folded
+    shared.cgroup(name)
+    shared.watched(name)
+    assert shell(shared, script.format(root=shared_root), cgroup=name).wait(20) == 0
     finding = shared.wait_for(f"{rule} for {path}", lambda: told(shared, rule, path))
     assert finding.pid and (finding.act, finding.evidence) == ("persistence", "behaviour")
-    workload = shared.workload("agent")
+    workload = shared.workload(name)
     assert workload and workload.desired == FREE
 
 
@@ -198,3 +201,16 @@ rules:
     daemon.write_policies({"test.yaml": policy % "file"})
     daemon.client.reload_policies("test")
     assert groups() == 1
+
+
+def test_what_signals_the_daemon_is_cut_off_even_when_that_ends_the_daemon(daemon: Daemon) -> None:
+    assert daemon.process
+    daemon.cgroup("agent")
+    daemon.watched("agent")
+    shell(daemon, f"kill -9 {daemon.process.pid}; sleep 100")
+    daemon.process.wait(20)
+    daemon.end()
+    daemon.start()
+    daemon.wait_for("cut off", lambda: (w := daemon.workload("agent")) and w.observed == CUT_OFF)
+    finding = next(f for f in findings(daemon) if f.rule == "signal-to-daemon")
+    assert "SIGKILL" in finding.summary and finding.act == "tampering"
