@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from signal import Signals
 
 from killswitch.detect.processes import Process
 from killswitch.events import (
@@ -144,11 +143,15 @@ def summarise(event: Event, process: Process | None, *, reasons: str = "", held_
             return type(event).__name__
 
 
+# Those that end or stop, and the usual others; numbers as on x86 and arm.
+_SIGNALS = {
+    1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 6: "SIGABRT", 9: "SIGKILL", 10: "SIGUSR1", 11: "SIGSEGV", 12: "SIGUSR2",
+    13: "SIGPIPE", 15: "SIGTERM", 18: "SIGCONT", 19: "SIGSTOP", 20: "SIGTSTP",
+}  # fmt: skip
+
+
 def _signal_name(number: int) -> str:
-    try:
-        return Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    return _SIGNALS.get(number, f"signal {number}")
 
 
 def _args(argv: bytes) -> tuple[str, ...]:
