@@ -51,6 +51,8 @@ _BINARY = {"address4": 384, "address6": 384, "port": 128}
 _FLAGS = {"file.memfd": BIT_MEMFD, "file.unlinked": BIT_UNLINKED, "process.args_truncated": BIT_TRUNCATED}
 NO_BIT = f"all {PREDICATES - FIRST_FREE_BIT} predicate bits are taken"
 
+AFTERWARDS = "the rest of its rule is found out after the program began"
+
 
 def predicates(expr: Expr) -> Iterable[Predicate]:
     match expr:
@@ -77,9 +79,16 @@ class Atoms:
     missing: list[str] = field(default_factory=list)  # files of ``file.inode_of`` that are not there
     _next: int = FIRST_FREE_BIT
 
-    def add(self, conditions: Iterable[Expr]) -> None:
-        """Give out bits, first to what only the walk can judge, then in the order given."""
+    def add(self, conditions: Iterable[Expr], later: Iterable[Expr] = ()) -> None:
+        """Give out bits, first to what only the walk can judge, then in the order given.
+
+        ``later``: conditions that the daemon judges whatever happens. They take no room from what the kernel judges, but
+        for what the walk alone can.
+        """
         wanted = dict.fromkeys(atom for c in conditions for p in predicates(c) for atom in _atoms(p))
+        for atom in (atom for c in later for p in predicates(c) for atom in _atoms(p)):
+            if FIELDS[atom.field].kind == "derived":
+                wanted.setdefault(atom)
         if any(atom.field == "ssh.forward" for atom in wanted):
             self.gate = self._bit()
         for atom in sorted(wanted, key=lambda a: FIELDS[a.field].kind != "derived"):
@@ -216,7 +225,7 @@ class Atoms:
         named = NAMES.get(predicate.field, 0)
         for atom in atoms:
             if atom not in self.bits:
-                why = Opaque(predicate, f"{predicate.field}{_suffix(predicate)}: {self.refused[atom]}")
+                why = Opaque(predicate, f"{predicate.field}{_suffix(predicate)}: {self.refused.get(atom, AFTERWARDS)}")
                 self.told |= named
                 return All((Bit(named), why)) if named else why
         bits = tuple(Bit(self.bits[atom]) for atom in atoms)

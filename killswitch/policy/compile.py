@@ -11,7 +11,7 @@ from killswitch.policy import clauses, matcher
 from killswitch.policy.atoms import WIRE_FIELDS, Atoms, predicates
 from killswitch.policy.clauses import Formula, Term, TooManyClauses
 from killswitch.policy.compiled import Compiled, CompiledRule, Program
-from killswitch.policy.fields import FIELDS
+from killswitch.policy.fields import FIELDS, INSPECTED
 from killswitch.policy.inode import os_inode
 from killswitch.policy.model import Policy, Predicate, Rule
 from killswitch.policy.programs import Recogniser
@@ -31,12 +31,15 @@ def compile_policies(
     if problems:
         raise PolicyError(problems)
     numbered = [(index, policy, rule) for index, policy in enumerate(policies) for rule in policy.rules]
-    in_kernel = [(policy, rule) for _, policy, rule in numbered if rule.on in IN_KERNEL]
+    in_kernel = [(policy, rule) for _, policy, rule in numbered if rule.on in IN_KERNEL and not _inspects(rule)]
     atoms = Atoms()
     try:
         recogniser = Recogniser(program for policy in policies for program in policy.programs)
         # Bits first to the rules that the kernel itself enforces.
-        atoms.add(rule.condition for policy, rule in sorted(in_kernel, key=lambda pair: not enforcing(*pair)))
+        atoms.add(
+            (rule.condition for policy, rule in sorted(in_kernel, key=lambda pair: not enforcing(*pair))),
+            later=(rule.condition for _, _, rule in numbered if _inspects(rule)),
+        )
         tables = atoms.build(inode_of)
     except ValueError as error:
         raise PolicyError([Problem(policies[0].file, 1, 1, str(error))]) from None
@@ -89,6 +92,11 @@ def compile_policies(
         ),
         files=files,
     )
+
+
+def _inspects(rule: Rule) -> bool:
+    """Whether it asks for what is found out after the program began."""
+    return rule.on == "exec" and any(p.field in INSPECTED for p in predicates(rule.condition))
 
 
 def _files(
