@@ -15,6 +15,7 @@ import pytest
 
 from killswitch.commands import Containment
 from tests.rig.daemon import Daemon
+from tests.rig.netns import FarSide
 
 CUT_OFF = Containment(severed=True, frozen=True)
 SLEEPS = (
@@ -63,10 +64,12 @@ def test_a_miners_configuration_is_read(how: str, shared_daemon: Daemon, tmp_pat
     assert "miner-config" in found
 
 
-def test_a_relay_by_socat_under_another_name_is_stopped(shared_daemon: Daemon, tmp_path: Path, port: int) -> None:
+def test_a_relay_by_socat_under_another_name_is_stopped(
+    shared_daemon: Daemon, tmp_path: Path, port: int, far: FarSide
+) -> None:
     relay = shutil.copy("/usr/bin/socat", tmp_path / "relay")
-    line = [str(relay), f"TCP:127.0.0.1:{port}", f"TCP:127.0.0.1:{port}"]
-    assert "reverse-shell" in runs(shared_daemon, "ks-test-socat", *line)
+    line = [str(relay), f"TCP:{far.far4}:9,retry=100,interval=0.2", f"TCP:127.0.0.1:{port}"]
+    assert "connections-joined" in runs(shared_daemon, "ks-test-socat", *line)
 
 
 def test_dropbears_client_under_another_name_is_stopped(shared_daemon: Daemon, tmp_path: Path, port: int) -> None:
