@@ -14,7 +14,7 @@ import time
 import uuid
 from pathlib import Path
 
-from benchmarks import scene
+from benchmarks import proof_wire, scene
 from killswitch.commands import Outcome, Step
 from killswitch.control.client import Client
 from tests.rig.build import program
@@ -149,9 +149,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make proof PROOF_ARGS=…", description=__doc__)
     parser.add_argument("--execs", type=int, default=10_000, help="tries of each kind (default %(default)s)")
     parser.add_argument("--kills", type=int, default=200, help="kills under load (default %(default)s)")
+    parser.add_argument(
+        "--flows", type=int, default=1_000, help="of each kind that the wire is judged by (default %(default)s)"
+    )
     args = parser.parse_args()
     started = time.monotonic()
-    held = [exec_never_runs(args.execs), severed_is_severed(args.kills)]
+    held = [exec_never_runs(args.execs), proof_wire.nothing_of_it_leaves(args.flows), severed_is_severed(args.kills)]
     print(f"{'all held' if all(held) else 'NOT all held'}, in {time.monotonic() - started:.0f} s (pid {os.getpid()})")
     return 0 if all(held) else 1
 
