@@ -40,6 +40,16 @@ static __always_inline bool is_v2(struct cgroup *cgrp)
 	return BPF_CORE_READ(cgrp, root, hierarchy_id) == 0;
 }
 
+/* Who moves it: an operator, a service manager. What moves itself may be outside by now, and counts as inside. */
+static __always_inline u32 mover_outside(u32 moved)
+{
+	u32 mover = bpf_get_current_pid_tgid() >> 32;
+
+	if (mover == moved || slot_of_cgroup(cgroup_of((void *)bpf_get_current_task())))
+		return 0;
+	return mover;
+}
+
 SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(on_move, struct cgroup *to, const char *path, struct task_struct *task)
 {
@@ -74,6 +84,7 @@ int BPF_PROG(on_move, struct cgroup *to, const char *path, struct task_struct *t
 	fill_header(&s->event.header, EVENT_CGROUP_MOVE, was.slot ? was.workload : place.workload, task, was.cgroup_id);
 	s->event.to_cgroup = place.cgroup_id;
 	s->event.to_workload = place.workload;
+	s->event.moved_by = mover_outside(tgid);
 	send_with_path(s, was.slot ? was.slot : place.slot, path);
 	return 0;
 }
@@ -88,6 +99,7 @@ static __always_inline void send_cgroup(struct cgroup *cgrp, const char *path, e
 		.time_ns = bpf_ktime_get_ns(), .cgroup_id = cgroup_id_of(cgrp), .kind = kind};
 	s->event.to_cgroup = 0;
 	s->event.to_workload = 0;
+	s->event.moved_by = 0;
 	send_with_path(s, 0, path);
 }
 

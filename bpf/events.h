@@ -188,7 +188,7 @@ struct cgroup_event {
 	u64 to_cgroup;
 	u64 to_workload;
 	u32 path_len;
-	u32 padding;
+	u32 moved_by; /* the process that did it, if it is of no workload and not the one that was moved; else 0 */
 };
 
 /* Map values ------------------------------------------------------------------------------------------------- */

@@ -15,7 +15,7 @@ from typing import Any
 
 from killswitch.commands import FREE, Command, Containment, Finding, Mode, ReadCode, RecordFinding, Response
 from killswitch.detect.answer import Answer, finding_of
-from killswitch.detect.builtin import EVENTS_LOST, LEFT_CGROUP, UNATTENDED, UNDECIDED, built_in
+from killswitch.detect.builtin import EVENTS_LOST, LEFT_CGROUP, MOVED_OUT, UNATTENDED, UNDECIDED, built_in
 from killswitch.detect.fields import program_of
 from killswitch.detect.folding import Folder
 from killswitch.detect.judge import NOTHING, Judge, Judged, mask
@@ -228,7 +228,9 @@ class Engine:
         answer = self._act(workload, event, process, rules)
         mode = Mode.ENFORCE if escaped else self._judge.mode(workload)
         responses = (Response.KILL_PROCESS,) if escaped else ()
-        answer.add(built_in(LEFT_CGROUP, event, summarise(event, process), mode=mode, responses=responses))
+        # An operator may move what is free. Pid 1 may have been asked to by the workload, so it is no operator.
+        what = MOVED_OUT if event.moved_by > 1 and not escaped else LEFT_CGROUP
+        answer.add(built_in(what, event, summarise(event, process), mode=mode, responses=responses))
         return answer.commands()
 
     # --- everything that rules judge ---------------------------------------------------------------------------------

@@ -303,6 +303,9 @@ class CgroupMove:
     to_cgroup: int
     to_workload: int  # 0 = none: it left what is watched
     to_path: str
+    moved_by: int = (
+        0  # the process that did it, if it is of no workload: an operator's; 0 = itself, or one of a workload
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ class BuiltIn:
 
 
 LEFT_CGROUP = BuiltIn("left-cgroup", "A process left the workload's cgroup", Level.HIGH)
+MOVED_OUT = BuiltIn("moved-out", "A process was moved out of the workload by one outside it", Level.LOW)
 EVENTS_LOST = BuiltIn("events-lost", "Events were lost before they could be judged", Level.MEDIUM)
 EARLIER_POLICY = BuiltIn("earlier-policy", "The data plane acted by rules that are not loaded any more", Level.HIGH)
 UNATTENDED = BuiltIn("unattended", "The kernel cut the workload off: the daemon was away for too long", Level.HIGH)

@@ -129,7 +129,8 @@ def summarise(event: Event, process: Process | None, *, reasons: str = "", held_
         case CgroupMove():
             to = printable(event.to_path) or f"cgroup {event.to_cgroup}"
             kind = "another workload" if event.to_workload else "which is not watched"
-            return f"{lineage(process, event.pid)} left the workload's cgroup for {to}, {kind}"
+            told = f"{lineage(process, event.pid)} left the workload's cgroup for {to}, {kind}"
+            return told + (f"; process {event.moved_by} moved it" if event.moved_by else "")
         case Lost():
             return f"{event.count} events were lost ({printable(event.reason)}): something may have gone unseen"
         case Unattended():

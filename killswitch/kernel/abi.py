@@ -174,7 +174,7 @@ WIRE = HEADER.then(
     ("received", f"{WIRE_KEPT}s"),
     ("name", f"{WIRE_NAME}s"),
 )
-CGROUP = HEADER.then(("to_cgroup", "Q"), ("to_workload", "Q"), ("path_len", "I"), ("padding", "4x"))
+CGROUP = HEADER.then(("to_cgroup", "Q"), ("to_workload", "Q"), ("path_len", "I"), ("moved_by", "I"))
 
 WORKLOAD = Layout(
     (

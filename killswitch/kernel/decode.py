@@ -184,18 +184,18 @@ def _labels(raw: bytes) -> bytes:
 
 
 def _decode_move(buffer: Buffer, at: int) -> CgroupMove:
-    time_ns, workload, from_id, start, pid, _, to_id, to_workload, path_len = _cgroup.unpack_from(buffer, at)
+    time_ns, workload, from_id, start, pid, _, to_id, to_workload, path_len, moved_by = _cgroup.unpack_from(buffer, at)
     path = text(buffer[at + _CGROUP_SIZE : at + _CGROUP_SIZE + path_len])
-    return CgroupMove(time_ns, workload, pid, start, from_id, to_id, to_workload, path)
+    return CgroupMove(time_ns, workload, pid, start, from_id, to_id, to_workload, path, moved_by)
 
 
 def _decode_created(buffer: Buffer, at: int) -> CgroupCreated:
-    time_ns, _, cgroup_id, _, _, _, _, _, path_len = _cgroup.unpack_from(buffer, at)
+    time_ns, _, cgroup_id, _, _, _, _, _, path_len, _ = _cgroup.unpack_from(buffer, at)
     return CgroupCreated(time_ns, cgroup_id, text(buffer[at + _CGROUP_SIZE : at + _CGROUP_SIZE + path_len]))
 
 
 def _decode_removed(buffer: Buffer, at: int) -> CgroupRemoved:
-    time_ns, _, cgroup_id, _, _, _, _, _, path_len = _cgroup.unpack_from(buffer, at)
+    time_ns, _, cgroup_id, _, _, _, _, _, path_len, _ = _cgroup.unpack_from(buffer, at)
     return CgroupRemoved(time_ns, cgroup_id, text(buffer[at + _CGROUP_SIZE : at + _CGROUP_SIZE + path_len]))
 
 

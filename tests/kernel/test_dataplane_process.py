@@ -84,6 +84,23 @@ def test_moves_in_within_and_out(plane: DataPlane, watched: Cgroup, make_cgroup:
     process.wait()
 
 
+def test_who_moved_it_is_told_when_it_was_nobody_of_a_workload(
+    plane: DataPlane, watched: Cgroup, make_cgroup: Callable[[], Cgroup]
+) -> None:
+    outside = make_cgroup()
+    process = watched.popen("/bin/sleep", "600")
+    (outside.path / "cgroup.procs").write_text(str(process.pid))
+    code = "import os, sys; open(sys.argv[1], 'w').write(sys.argv[2] if len(sys.argv) > 2 else str(os.getpid()))"
+    other = watched.popen("/bin/sleep", "600")
+    watched.run(sys.executable, "-I", "-S", "-c", code, outside.path / "cgroup.procs", str(other.pid))
+    watched.run(sys.executable, "-I", "-S", "-c", code, outside.path / "cgroup.procs")
+    moves = [m for m in of(CgroupMove, plane.drain(1000)) if isinstance(m, CgroupMove) and m.to_cgroup == outside.id]
+    assert [(m.pid == process.pid, m.moved_by) for m in moves] == [(True, os.getpid()), (False, 0), (False, 0)]
+    for sleeper in (process, other):
+        sleeper.kill()
+        sleeper.wait()
+
+
 def test_move_of_a_process_that_was_there_before_the_watch(
     plane: DataPlane, cgroup: Cgroup, make_cgroup: Callable[[], Cgroup]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from killswitch.commands import (
@@ -43,6 +45,20 @@ def test_leaving_a_free_workload_is_a_finding_only() -> None:
     (found,) = findings(out)
     assert (found.policy, found.rule, found.level) == ("built-in", "left-cgroup", Level.HIGH)
     assert "/elsewhere" in found.summary and "sleep(10)" in found.summary
+
+
+def test_what_an_operator_moves_is_no_escape_unless_it_is_contained() -> None:
+    scene = Scene()
+    scene.play(ex("/usr/bin/sleep"))
+    (found,) = findings(scene.play(replace(move(10, 0), moved_by=4242)))
+    assert (found.rule, found.level) == ("moved-out", Level.LOW) and "process 4242 moved it" in found.summary
+    scene.play(ex("/usr/bin/sleep"))
+    (asked,) = findings(scene.play(replace(move(10, 0), moved_by=1)))
+    assert asked.rule == "left-cgroup", "a service manager may have been asked to by the workload"
+    scene = Scene()
+    scene.engine.adopt(WORKLOAD, BOTH)
+    out = scene.play(ex("/usr/bin/sleep"), replace(move(10, 0), moved_by=4242))
+    assert kinds(out) == ["RecordFinding", "KillProcess"] and findings(out)[0].rule == "left-cgroup"
 
 
 @pytest.mark.parametrize("mode", ["enforce", "monitor"])

@@ -109,11 +109,11 @@ def test_addresses(family: int, raw: bytes, shown: str) -> None:
 
 def test_cgroups() -> None:
     path = "/a/\udcff".encode("utf-8", "surrogateescape")
-    raw = record(abi.CGROUP, abi.Kind.CGROUP_MOVE, 444444, 7, len(path), tail=path)
-    assert decode(raw, 8) == CgroupMove(111, 222, 55, 444, 333, 444444, 7, "/a/\udcff")
-    raw = record(abi.CGROUP, abi.Kind.CGROUP_CREATED, 0, 0, len(path), tail=path)
+    raw = record(abi.CGROUP, abi.Kind.CGROUP_MOVE, 444444, 7, len(path), 4242, tail=path)
+    assert decode(raw, 8) == CgroupMove(111, 222, 55, 444, 333, 444444, 7, "/a/\udcff", 4242)
+    raw = record(abi.CGROUP, abi.Kind.CGROUP_CREATED, 0, 0, len(path), 0, tail=path)
     assert decode(raw, 8) == CgroupCreated(111, 333, "/a/\udcff")
-    raw = record(abi.CGROUP, abi.Kind.CGROUP_REMOVED, 0, 0, 0)
+    raw = record(abi.CGROUP, abi.Kind.CGROUP_REMOVED, 0, 0, 0, 0)
     assert decode(raw, 8) == CgroupRemoved(111, 333, "")
 
 
