@@ -23,7 +23,8 @@ REAL = st.floats(allow_nan=False)
 SIGNED = {"time_ns", "verdict_ns", "window_ns", "span_ns", "began_ns", "last_ns", "started_ns", "finished_ns", "nice"}
 NARROW = {
     "pid", "ppid", "uid", "gid", "nlink", "destination_port", "remote_port", "source_port", "line", "column", "version",
-    "processes", "workloads", "contained", "open_incidents", "local_port", "packets", "holder_pid",
+    "processes", "workloads", "contained", "open_incidents", "local_port", "packets", "holder_pid", "target_pid",
+    "number", "moved_by",
 }  # fmt: skip
 
 
