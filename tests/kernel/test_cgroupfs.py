@@ -12,6 +12,7 @@ from killswitch.errors import Gone, KernelError, NotSupported
 from killswitch.kernel import cgroupfs
 from tests.kernel.cgroups import Cgroup
 from tests.kernel.scene import FORKING, SLEEPER, SPINNER, actor
+from tests.rig.emulated import crowd
 
 
 def test_an_id_leads_to_its_directory_and_back(cgroup: Cgroup) -> None:
@@ -71,18 +72,20 @@ def test_a_mount_that_is_none_is_refused() -> None:
 
 
 def test_200_forking_processes_are_frozen_and_thawed(cgroup: Cgroup) -> None:
+    many = crowd(200)
+
     async def freeze() -> None:
         cgroupfs.freeze(cgroup.path, True)
-        assert await cgroupfs.wait_frozen(cgroup.path, 5)
+        assert await cgroupfs.wait_frozen(cgroup.path, 60)
         before = cgroupfs.processes(cgroup.path)
         used = cgroupfs.cpu_usage_ns(cgroup.path)
         await asyncio.sleep(0.05)
         assert cgroupfs.cpu_usage_ns(cgroup.path) == used
-        assert cgroupfs.processes(cgroup.path) == before and len(before) >= 200
+        assert cgroupfs.processes(cgroup.path) == before and len(before) >= many
         cgroupfs.freeze(cgroup.path, False)
-        assert await cgroupfs.wait_thawed(cgroup.path, 5)
+        assert await cgroupfs.wait_thawed(cgroup.path, 60)
 
-    with actor(cgroup, FORKING, "200"):
+    with actor(cgroup, FORKING, str(many)):
         for _ in range(5):
             asyncio.run(freeze())
 
