@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from killswitch.daemon.workers import MAX_LOST, Workers
+
+
+def test_what_it_returns_and_raises_comes_back() -> None:
+    async def scene() -> None:
+        workers = Workers("test", 2)
+        assert await asyncio.gather(*(workers.run(lambda n=n: n * n, 10) for n in range(20))) == [
+            n * n for n in range(20)
+        ]  # type: ignore[misc]
+        with pytest.raises(ZeroDivisionError):
+            await workers.run(lambda: 1 // 0, 10)
+        assert (workers.waiting, workers.lost) == (0, 0)
+
+    asyncio.run(scene())
+
+
+def test_one_that_hangs_holds_up_nobody_and_is_taken_back_when_it_returns() -> None:
+    async def scene() -> None:
+        workers, gate = Workers("test", 1), threading.Event()
+        try:
+            for _ in range(3):
+                with pytest.raises(TimeoutError, match="not done"):
+                    await workers.run(gate.wait, 0.01)
+            assert workers.lost == 3
+            assert await workers.run(lambda: "served", 10) == "served"
+        finally:
+            gate.set()
+        while workers.lost:
+            await asyncio.sleep(0.001)
+        assert await workers.run(lambda: "still", 10) == "still"
+
+    asyncio.run(scene())
+
+
+def test_past_a_limit_no_more_threads_are_started() -> None:
+    async def scene() -> None:
+        workers, gate = Workers("test", 1), threading.Event()
+        try:
+            for _ in range(MAX_LOST):
+                with pytest.raises(TimeoutError):
+                    await workers.run(gate.wait, 0.001)
+            before = threading.active_count()
+            with pytest.raises(TimeoutError, match="hang"):
+                await workers.run(lambda: None, 10)
+            assert threading.active_count() == before
+        finally:
+            gate.set()
+
+    asyncio.run(scene())
