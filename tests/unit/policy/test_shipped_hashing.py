@@ -28,16 +28,28 @@ def found(compiled: Compiled, path: str, seconds: float, **more: object) -> set[
     return matched(compiled, "cpu", **given, **more)
 
 
+LONG = {"hashing-alone", "hashing-for-long"}  # each must hold for as long as its ``for`` says
+
+
 @pytest.mark.parametrize("path", OWN)
-def test_what_the_workload_brought_is_stopped_after_twenty_seconds(compiled: Compiled, path: str) -> None:
-    assert not stops(compiled, found(compiled, path, 19))
-    assert stops(compiled, found(compiled, path, 20))
+def test_what_the_workload_brought_is_stopped_sooner(compiled: Compiled, path: str) -> None:
+    assert found(compiled, path, 7) & LONG == set()
+    assert found(compiled, path, 8) & LONG == {"hashing-alone"}
 
 
-@pytest.mark.parametrize("path", SYSTEM)
-def test_what_the_system_has_is_stopped_after_forty_five(compiled: Compiled, path: str) -> None:
-    assert not stops(compiled, found(compiled, path, 44))
-    assert stops(compiled, found(compiled, path, 45))
+@pytest.mark.parametrize("path", [*SYSTEM, "/root/.pyenv/bin/python3.11", "/home/a/.nvm/bin/node"])
+def test_what_the_system_has_is_stopped_later(compiled: Compiled, path: str) -> None:
+    name = path.rpartition("/")[2]
+    assert found(compiled, path, 19, process__name=name) & LONG == set()
+    assert found(compiled, path, 20, process__name=name) & LONG == {"hashing-for-long"}
+
+
+def test_how_long_it_has_to_go_on(compiled: Compiled) -> None:
+    assert {r.rule.id: r.rule.for_ns // 10**9 for r in compiled.rules if r.rule.for_ns and r.rule.on == "cpu"} == {
+        "sustained-hashing": 15,
+        "hashing-alone": 20,
+        "hashing-for-long": 30,
+    }
 
 
 @pytest.mark.parametrize(
@@ -52,8 +64,8 @@ def test_what_the_system_has_is_stopped_after_forty_five(compiled: Compiled, pat
     ],
 )
 def test_with_a_second_sign_it_takes_less(compiled: Compiled, sign: dict[str, object], before: int, after: int) -> None:
-    assert not stops(compiled, found(compiled, "/usr/bin/x", before, **sign))
-    assert stops(compiled, found(compiled, "/usr/bin/x", after, **sign))
+    assert not stops(compiled, found(compiled, "/usr/bin/x", before, **sign) - LONG)
+    assert stops(compiled, found(compiled, "/usr/bin/x", after, **sign) - LONG)
 
 
 @pytest.mark.parametrize("seconds", [30, 600])
@@ -76,6 +88,7 @@ def test_many_small_ones_count_together(compiled: Compiled) -> None:
     assert stops(compiled, shared(31.0))
     assert shared(31.0, process__executable="/usr/bin/argon2") == set()
     assert shared(31.0, cpu__hashing=0.1) == set()  # a program beside them, which does something else
+    assert not stops(compiled, shared(31.0, process__name="node"))
 
 
 def test_hashing_by_itself_is_one_kind_of_evidence(compiled: Compiled) -> None:
@@ -84,7 +97,7 @@ def test_hashing_by_itself_is_one_kind_of_evidence(compiled: Compiled) -> None:
         for r in compiled.rules
         if r.rule.id in found(compiled, "/tmp/x", 600, cpu__jit=1.0, network__outside__age=60)
     ]
-    assert len(rules) == 4
+    assert len(rules) == 5
     assert {(r.act, r.evidence) for r in rules} == {("mining", "behaviour")}
     weak = next(r for r in rules if r.id == "sustained-hashing")
     assert weak.response == (Response.ALERT,)
