@@ -94,11 +94,12 @@ class LoadTable:
     def cpu(self, event: Cpu, *, wanted: bool) -> Request | None:
         """Note one window. What is to be read of the process now; None when it is not its turn, or nothing need be."""
         key = event.pid, event.start_ticks
-        load = self._loads.get(key)
+        load = self._loads.pop(key, None)
         if load is None:
             if len(self._loads) >= MAX_LOADS:
-                del self._loads[min(self._loads, key=lambda k: self._loads[k].seen_ns)]
-            load = self._loads[key] = Load()
+                del self._loads[next(iter(self._loads))]  # who has not run for longest
+            load = Load()
+        self._loads[key] = load
         samples = event.cores * HERTZ * event.window_ns / 1e9
         load.seen_ns, load.kernel_share = event.time_ns, event.kernel_share
         if wanted:

@@ -51,6 +51,8 @@ class Pool:
         self._last_ns = 0
         self.cores = self.kernel_share = 0.0  # of the last window
         self._told = ""
+        self._fields: dict[str, object] = {}
+        self._fields_ns = -1
 
     def add(self, event: Cpu, samples: float, own: float | None, moved: int) -> None:
         """One process in one window. ``own``: the score that it has by itself; ``moved``: bytes that it read in it."""
@@ -64,7 +66,7 @@ class Pool:
         group = self._groups.get(event.program)
         if group is None:
             if len(self._groups) >= MAX_PROGRAMS:
-                self._give_up(min(self._groups, key=lambda p: self._groups[p].began_ns))
+                self._give_up(next(iter(self._groups)))
             group = self._groups[event.program] = Group(event.time_ns)
         group.samples.add(event, samples)
         group.moved += moved
@@ -110,6 +112,12 @@ class Pool:
         group.moved, group.judged_ns = 0, now
 
     def fields(self, now: int) -> dict[str, object]:
+        """What rules may ask of the workload. Asked for with each of its processes, and the same for all of a window."""
+        if now != self._fields_ns:
+            self._fields_ns, self._fields = now, self._make_fields(now)
+        return self._fields
+
+    def _make_fields(self, now: int) -> dict[str, object]:
         found: dict[str, object] = {
             "workload.cpu.cores": self.cores,
             "workload.cpu.hashing_seconds": self.tally.seconds(now),

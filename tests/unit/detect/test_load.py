@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.commands import Command, Contain, ReadCode, RecordFinding
-from killswitch.detect.load import LoadTable
+from killswitch.detect.load import MAX_LOADS, LoadTable
 from killswitch.detect.samples import representative
 from killswitch.events import Released
 from tests.unit.detect.scenes import (
@@ -204,3 +204,15 @@ def test_representatives_are_of_the_given_and_no_more_than_asked(hot: dict[int, 
     assert [n for _, n in taken] == sorted((n for _, n in taken), reverse=True)
     if hot:
         assert taken and sum(n for _, n in taken) <= sum(hot.values()) + limit
+
+
+def test_who_has_not_run_for_longest_gives_way() -> None:
+    loads = LoadTable()
+    loads.cpu(cpu(1, pid=10, cores=0.1), wanted=True)
+    for pid in range(1000, 1000 + MAX_LOADS - 1):
+        loads.cpu(cpu(2, pid=pid, cores=0.1), wanted=True)
+    loads.cpu(cpu(3, pid=10, cores=0.1), wanted=True)  # it runs again
+    loads.cpu(cpu(3, pid=99, cores=0.1), wanted=True)
+    assert len(loads) == MAX_LOADS
+    again = loads.cpu(cpu(4, pid=10, cores=0.3), wanted=True)
+    assert again is not None, "a tenth, a tenth and three tenths of a second: it was not forgotten"
