@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sys
 import time
@@ -23,14 +25,14 @@ def listener() -> Iterator[socket.socket]:
         yield made
 
 
-def held(plane: DataPlane) -> list[Flow]:
-    """The connections that were somebody's standard files, as last told within half a second."""
-    found: dict[int, Flow] = {}
-    end = time.monotonic() + 0.5
+def held(plane: DataPlane, seconds: float = 0.5) -> list[Flow]:
+    """The first connections that are told to be somebody's standard files; none came when the time is up."""
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
-        found.update({f.cookie: f for f in plane.traffic()})
+        if found := [f for f in plane.traffic() if f.stdio]:
+            return found
         time.sleep(0.05)
-    return [f for f in found.values() if f.stdio]
+    return []
 
 
 @pytest.mark.parametrize(
@@ -45,13 +47,13 @@ def test_what_a_program_begins_with(
     plane: DataPlane, watched: Cgroup, listener: socket.socket, files: str, expected: tuple[str, ...]
 ) -> None:
     code = CONNECT.format(port=listener.getsockname()[1])
-    code += (
-        f"p = subprocess.Popen(['/bin/sleep', '2'], {files}); print(p.pid, os.getpid(), file=sys.__stdout__); p.wait()"
-    )
-    done = watched.popen(sys.executable, "-I", "-c", code, stdout=-1)
-    assert done.stdout
-    (flow,) = held(plane)
-    child, parent = map(int, done.communicate(timeout=20)[0].split())
+    code += f"p = subprocess.Popen(['/bin/sleep', '60'], {files})\nprint(p.pid, os.getpid(), flush=True)\np.wait()"
+    with watched.popen(sys.executable, "-I", "-c", code, stdout=-1) as process:
+        assert process.stdout
+        child, parent = map(int, process.stdout.readline().split())
+        (flow,) = held(plane, 20)
+        for pid in watched.pids():
+            os.kill(pid, signal.SIGKILL)
     assert (flow.stdio, flow.holder_pid, flow.pid) == (expected, child, parent)
     assert flow.holder_start_ticks > 0 and flow.remote_port == listener.getsockname()[1]
 

@@ -99,7 +99,7 @@ class Hub:
         """Ask the service at the other end, and take its answer. Raises OSError when the tunnel is cut."""
         if self.kind == "work":  # ``outer`` is where such a connection is asked for
             outer.sendall(b"!")
-            made = self.accept()
+            made = self.accept(3)
             made.sendall(framing.HEADER.pack(n, answer) + bytes(n))
             framing.read_exactly(made, answer)
             made.close()
