@@ -286,14 +286,14 @@ class Engine:
         more = self._judge.held_outside(workload, event)
         return self._by_rules(workload, replace(event, bursts=()), process, more)
 
-    def _relays(self, workload: Workload) -> list[Command]:
+    def _relays(self, workload: Workload, now: int) -> list[Command]:
         """Whether what went over the workload's connections since the last time has the shape of a relay."""
         moved = workload.traffic.take_moved()
         if not moved or not self._judge.relaying:
             return []
         out: list[Command] = []
         for relay in find(workload.traffic, moved):
-            event = replace(relay.outer, bursts=())
+            event = replace(relay.outer, time_ns=now, bursts=())
             process = workload.processes.get(event.pid, event.start_ticks)
             more = {**self._judge.held_outside(workload, event), **relay.fields}
             rules = [r for r in self._judge.matches(workload, event, process, more) if r.fields.intersection(RELAY)]
@@ -426,7 +426,7 @@ class Engine:
     def _tick(self, event: Tick) -> list[Command]:
         out = self._whole_workloads(event.time_ns)
         for workload in self._workloads.values():
-            out += self._relays(workload)
+            out += self._relays(workload, event.time_ns)
             if workload.shown.again:
                 out += self._again(workload, event)
             out += self._flush(workload, event.time_ns)

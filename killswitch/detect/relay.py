@@ -3,7 +3,7 @@
 Names, programs and protocols play no part, and nothing is decrypted. A relay hands on what it got, within what encryption
 and framing add. One turn (``detect.turns``) that fits proves little: two numbers are alike by chance. How much it proves is
 counted in bits, -log2 of the chance that sizes fit which have nothing to do with each other: sizes in general, and the
-other turns of these very connections (turns that are all alike prove nothing, however many there are). Turns that do not
+other turns of these very connections (turns that are all alike prove no more than one of them). Turns that do not
 fit count against it. Both directions have to prove it: who fetches pages and stores them fits one way, who asks a model
 and then a tool fits by chance.
 
@@ -15,7 +15,7 @@ all the time.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -25,10 +25,15 @@ from killswitch.detect.turns import SHARE, Turn, inwards, outwards
 from killswitch.events import Burst, Flow
 
 RELAY = ("relay.exchanges", "relay.bytes", "relay.match", "relay.certainty")
-MAX_PAIRS = 64  # pairs of outside and inside that are looked at a time
-TURNS = 64  # the last of each direction that are judged
+MAX_PAIRS = 32  # pairs of outside and inside that are looked at a time
+BY_ITSELF = 6  # bursts that a connection must have for being looked at by itself, where it is also one of many
+TURNS = 48  # the last of each direction that are judged
 LOG_SIZES = math.log(1e6)  # sizes of turns in general: from a byte to a megabyte, each magnitude as likely as the next
-MOST_BITS = 8.0  # that one turn can prove
+MOST_BITS = 12.0  # that one turn can prove
+# Framing that need not be learnt (none; WebSocket's; TLS 1.3 and 1.2) -> bits that choosing it costs.
+KNOWN = {0: 0.0, 2: 3.0, 4: 3.0, 6: 3.0, 8: 3.0, 22: 3.0, 29: 3.0}
+ENOUGH = 4  # exchanges, before what proves more is preferred to what has more of them
+LOPSIDED = 3.0  # how many times what its weaker direction proves a relay can prove in all
 MISS_BITS = 4.0  # that one turn takes away which does not fit
 UNLIKE = 8  # bytes a packet by which framing may differ between the two directions
 DOUBTFUL = 15.0  # bits, at most, where it differs by more
@@ -43,6 +48,7 @@ class Way:
     missed: int
     bytes: int  # of the inside, in turns that fit
     share: float  # of all bytes of the inside, 0..1
+    alike: int  # bytes inside of every turn that fits, 0 = they are not all alike
     bits: float  # that it proves
     added: float  # bytes that the outside has more a packet, median
 
@@ -62,11 +68,14 @@ class Relay:
 
     @property
     def certainty(self) -> float:
-        """Bits that the weaker direction proves. A tunnel frames alike both ways; where the two differ it may be one still, or
-        a program that hands on what it is told by protocols of its own: never certain."""
-        weaker = min(self.inwards.bits, self.outwards.bits)
-        alike = abs(self.inwards.added - self.outwards.added) <= UNLIKE
-        return weaker if alike else min(weaker, DOUBTFUL)
+        """Bits that both directions prove together. A tunnel frames alike both ways; where the two differ it may be one still,
+        or a program that hands on what it is told by protocols of its own: never certain. And where all that is ever said is of
+        one size, both ways, nothing is proved."""
+        there, back = self.inwards, self.outwards
+        if there.alike and there.alike == back.alike:
+            return 0.0
+        bits = min(there.bits + back.bits, LOPSIDED * min(there.bits, back.bits))
+        return bits if abs(there.added - back.added) <= UNLIKE else min(bits, DOUBTFUL)
 
     @property
     def match(self) -> float:
@@ -97,27 +106,32 @@ def judge(turns: Sequence[Turn]) -> Way:
     """What these turns of one direction prove together."""
     total = sum(t.inner for t in turns)
     fitting = [t for t in turns if t.tries]
-    if not fitting:
-        return Way(0, len(turns), 0, 0.0, 0.0, 0.0)
-    usual = median(t.added / t.packets for t in fitting)
+    usual = median(t.added / t.packets for t in fitting) if fitting else 0.0
     good = [t for t in fitting if abs(t.added - usual * t.packets) <= PAD * t.packets + SHARE * t.inner]
     missed = len(turns) - len(good)
     if not good:
-        return Way(0, missed, 0, 0.0, 0.0, usual)
-    proof = sum(_bits(t, good, usual) for t in set(good))
-    proof *= (len(good) - 1) / len(good)  # what is usual was learnt from them
-    bits = proof - MISS_BITS * missed
+        return Way(0, missed, 0, 0.0, 0, 0.0, usual)
+    distinct = frozenset(good)
+    proof = sum(_bits(t, distinct, usual) for t in distinct)
+    if usual in KNOWN:
+        proof -= KNOWN[int(usual)]
+    else:
+        proof *= (len(distinct) - 1) / len(distinct)  # what is usual was learnt from them
     matched = sum(t.inner for t in good)
-    return Way(len(good), missed, matched, matched / total if total else 0.0, max(bits, 0.0), usual)
+    inner = {t.inner for t in good}
+    return Way(
+        matched=len(good), missed=missed, bytes=matched, share=matched / total if total else 0.0,
+        alike=inner.pop() if len(inner) == 1 else 0, bits=max(proof - MISS_BITS * missed, 0.0), added=usual,
+    )  # fmt: skip
 
 
-def _bits(turn: Turn, all_of_them: Sequence[Turn], usual: float) -> float:
+def _bits(turn: Turn, distinct: Collection[Turn], usual: float) -> float:
     """-log2 of the chance that this turn fits and means nothing."""
-    apart = [abs(t.added - usual * t.packets) for t in all_of_them]
+    apart = [abs(t.added - usual * t.packets) for t in distinct]
     few = (len(apart) + 1) / max(len(apart) - 1, 1)  # how far apart they are is known the worse the fewer there are
-    width = min(2 * max(apart) * few + 2, 2 * PAD * turn.packets + SHARE * turn.inner + 2)
+    width = min(2 * max(apart) * few + 1, 2 * PAD * turn.packets + SHARE * turn.inner + 1)
     general = math.log1p(width / turn.inner) / LOG_SIZES if turn.inner else 1.0
-    others = [t for t in all_of_them if t is not turn]
+    others = [t for t in distinct if t is not turn]
     alike = sum(abs(turn.outer - t.inner - usual * turn.packets) <= width / 2 for t in others) / max(len(others), 1)
     chance = min(max(general, alike, 2**-MOST_BITS) * turn.tries, 1.0)
     return -math.log2(chance)
@@ -136,9 +150,13 @@ def find(traffic: Traffic, moved: Collection[int]) -> list[Relay]:
         if relay is None:
             continue
         known = best.get(relay.outer.cookie)
-        if known is None or relay.certainty > known.certainty:
+        if known is None or _rank(relay) > _rank(known):
             best[relay.outer.cookie] = relay
     return sorted(best.values(), key=lambda r: -r.certainty)
+
+
+def _rank(relay: Relay) -> tuple[bool, float, int]:
+    return relay.exchanges >= ENOUGH, relay.certainty, relay.exchanges
 
 
 def compare(outer: Sequence[Connection], inner: Sequence[Connection]) -> Relay | None:
@@ -188,6 +206,7 @@ def _sides(traffic: Traffic) -> tuple[list[Group], list[Group]]:
         if not stays_here(flow):
             outer[(flow.cookie,)].append(known)
             outer[process, place].append(known)
+            outer[place].append(known)  # a new process for each
         if leads_inside(flow):
             inner[process].append(known)
             inner[process, place].append(known)
@@ -198,24 +217,29 @@ def _sides(traffic: Traffic) -> tuple[list[Group], list[Group]]:
 
 
 def _distinct(groups: Iterable[list[Connection]]) -> list[Group]:
+    """Each once, and short connections not also by themselves."""
     found: dict[frozenset[int], Group] = {}
-    for group in groups:
-        found.setdefault(frozenset(c.flow.cookie for c in group), tuple(group))
+    for group in sorted(groups, key=len, reverse=True):
+        cookies = frozenset(c.flow.cookie for c in group)
+        short = len(group) == 1 and len(group[0].bursts) < BY_ITSELF
+        if not (short and any(cookies < other for other in found)):
+            found.setdefault(cookies, tuple(group))
     return list(found.values())
 
 
 def _pairs(outer: list[Group], inner: list[Group], moved: Collection[int]) -> list[tuple[Group, Group]]:
-    """Those that may have something in common, of one process first; at most ``MAX_PAIRS``."""
+    """Those that may have something in common, of one process first, then the largest; at most ``MAX_PAIRS``."""
     found = []
+    moving = frozenset(moved)
     for a in outer:
         cookies = {c.flow.cookie for c in a}
-        if not cookies & set(moved):
+        if cookies.isdisjoint(moving):
             continue
-        pids = Counter(c.flow.pid for c in a)
+        pids = {c.flow.pid for c in a}
         remote = {c.flow.remote_ip for c in a}
         for b in inner:
-            if cookies & {c.flow.cookie for c in b} or remote & {c.flow.remote_ip for c in b}:
+            if any(c.flow.cookie in cookies or c.flow.remote_ip in remote for c in b):
                 continue
-            found.append((not any(c.flow.pid in pids for c in b), a, b))
-    found.sort(key=lambda pair: pair[0])
-    return [(a, b) for _, a, b in found[:MAX_PAIRS]]
+            found.append((pids.isdisjoint(c.flow.pid for c in b), -len(a) - len(b), a, b))
+    found.sort(key=lambda pair: pair[:2])
+    return [(a, b) for _, _, a, b in found[:MAX_PAIRS]]
