@@ -34,7 +34,7 @@ if pool.get("tls") or "ssl" in pool["url"]:
 login = {"id": 1, "jsonrpc": "2.0", "method": "login", "params": {"login": pool["user"], "pass": "x", "agent": "w/1"}}
 s.sendall(json.dumps(login).encode() + b"\n")
 s.recv(4096)
-end, n = time.time() + 70, 0
+end, n = time.time() + 280, 0
 while time.time() < end:
     for _ in range(20000):
         n += 1
