@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import os
+import random
 from collections.abc import Awaitable, Callable
 
 from benchmarks.eval.pool import read_frame
 
 ROUNDS = 12  # an intruder is patient
 PAUSE = 0.8
-REQUEST = b"GET /payroll HTTP/1.0\r\nHost: intranet\r\n\r\n"
 SECRET = b"ks-secret"
+
+
+def request(*, keep: bool = True) -> bytes:
+    """For something inside. Like a person's, no two are of one length."""
+    about = os.urandom(random.randint(2, 60)).hex()
+    connection = "keep-alive" if keep else "close"
+    return f"GET /payroll?about={about} HTTP/1.1\r\nHost: intranet\r\nConnection: {connection}\r\n\r\n".encode()
+
+
 COMMAND = b"id; uname -sr; echo ks-shell-$((6*7))\n"
 
 
@@ -36,12 +46,28 @@ async def shell(current: Current, reader: asyncio.StreamReader, writer: asyncio.
 
 
 async def relay(current: Current, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Speaks to what the relay reaches as if it were here: one request a connection, as it ends with the answer."""
+    """Speaks to what the relay reaches as if it were here: request and answer, turn for turn."""
     for _ in range(ROUNDS):
-        writer.write(REQUEST)
+        writer.write(request())
         await writer.drain()
         if await _heard(current(), reader, SECRET):
             current().relayed += 1
+
+
+async def relay_once(current: Current, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """The same with one request a connection, so that none of them carries a conversation."""
+    writer.write(request(keep=False))
+    await writer.drain()
+    if await _heard(current(), reader, SECRET):
+        current().relayed += 1
+
+
+async def relay_same(current: Current, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """The same request, with the same answer, one a connection: nothing that could be told apart is handed on."""
+    writer.write(b"GET /fixed HTTP/1.1\r\nHost: intranet\r\n\r\n")
+    await writer.drain()
+    if await _heard(current(), reader, SECRET):
+        current().relayed += 1
 
 
 async def socks(current: Current, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -61,7 +87,10 @@ async def websocket(current: Current, reader: asyncio.StreamReader, writer: asyn
     writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
     writer.write(b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
     for _ in range(ROUNDS):
-        writer.write(b"\x82" + bytes([len(REQUEST)]) + REQUEST)
+        wanted = request(keep=False)
+        writer.write(
+            b"\x82" + (bytes([len(wanted)]) if len(wanted) < 126 else b"\x7e" + len(wanted).to_bytes(2)) + wanted
+        )
         await writer.drain()
         body = await asyncio.wait_for(read_frame(reader), 30)
         current().received += len(body)
@@ -127,4 +156,6 @@ PORTS: dict[int, tuple[Serve, bool]] = {
     9000: (sink, False),
     9001: (relay, False),
     9002: (relay, True),
+    9003: (relay_once, False),
+    9004: (relay_same, False),
 }

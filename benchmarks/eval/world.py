@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,7 @@ from benchmarks.eval.pool import Pool
 from benchmarks.eval.site import GATEWAY4, GATEWAY6, PLACES, PLACES6, SERVICES
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-SECRET = b"ks-secret: what only the inside may read\n" * 20
+SECRET = b"ks-secret: what only the inside may read\n"
 ECHO_LIMIT = 64 << 20
 
 
@@ -132,8 +133,9 @@ class World:
 
     async def intranet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            _method, _path, headers = await intruder.read_request(reader)
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(SECRET), SECRET))
+            _method, path, headers = await intruder.read_request(reader)
+            body = SECRET * (20 if path == "/fixed" else random.randint(1, 60))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
             await writer.drain()
             if headers.get("connection", "").lower() != "keep-alive":
                 return

@@ -13,7 +13,7 @@ stream = outer.makefile("rb")
 while stream.readline().strip():
     pass
 while head := stream.read(2):
-    request = stream.read(head[1])
+    request = stream.read(head[1] if head[1] < 126 else int.from_bytes(stream.read(2), "big"))
     inner = socket.create_connection((os.environ["INTRANET"], 80))
     inner.sendall(request)
     answer = b""
