@@ -15,7 +15,7 @@ from typing import Any
 
 from killswitch.commands import FREE, Command, Containment, Finding, Mode, ReadCode, RecordFinding, Response
 from killswitch.detect.answer import Answer, finding_of
-from killswitch.detect.builtin import EVENTS_LOST, LEFT_CGROUP, MOVED_OUT, UNATTENDED, UNDECIDED, built_in
+from killswitch.detect.builtin import EVENTS_LOST, LEFT_CGROUP, MOVED_OUT, REPEATED, UNATTENDED, UNDECIDED, built_in
 from killswitch.detect.fields import program_of
 from killswitch.detect.folding import Folder
 from killswitch.detect.judge import NOTHING, Judge, Judged, mask
@@ -375,6 +375,8 @@ class Engine:
     # --- findings that need no rule ----------------------------------------------------------------------------------
 
     def _lost(self, event: Lost) -> list[Command]:
+        if event.reason in REPEATED:
+            return []
         workload = self._workloads.get(event.workload)
         mode = Mode.MONITOR if workload is None else self._judge.mode(workload)
         finding = built_in(EVENTS_LOST, event, summarise(event, None), mode=mode)

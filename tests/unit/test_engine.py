@@ -31,6 +31,7 @@ from tests.unit.detect.scenes import (
     fork,
     gone,
     kinds,
+    lost,
     tick,
 )
 
@@ -215,3 +216,9 @@ def test_what_the_kernel_severed_while_nobody_was_there_is_a_finding_and_an_orde
     assert "let go again" in let_go.finding.summary
     kept = scene.play(Unattended(100 * S, WORKLOAD, 10_000, keep=True))
     assert [c.desired for c in kept if isinstance(c, Contain)] == [Containment(severed=True)]
+
+
+def test_what_was_only_said_again_is_counted_and_no_finding() -> None:
+    scene = Scene()
+    assert scene.play(lost(5_000, reason="sendmsg_suppressed")) == []
+    assert scene.play(lost(1, reason="flow_ring_full")) != []
