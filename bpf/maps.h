@@ -3,7 +3,7 @@
 #ifndef KS_MAPS_H
 #define KS_MAPS_H
 
-#include "events.h"
+#include "values.h"
 #include <bpf/bpf_helpers.h>
 
 /* Keeps the description of a type that only lies on the stack in the object, where the ABI test reads it. libbpf skips

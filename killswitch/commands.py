@@ -139,7 +139,7 @@ class KillProcess:
 
 @dataclass(frozen=True, slots=True)
 class ReadCode:
-    """Read the machine code at these addresses and hand it back as ``events.Code``."""
+    """Read the machine code at these addresses and hand it back as ``machinecode.Code``."""
 
     workload: int
     pid: int

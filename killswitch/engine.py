@@ -8,27 +8,26 @@ than was asked for before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
-from killswitch.commands import FREE, Command, Containment, Finding, Mode, ReadCode, RecordFinding, Response
+from killswitch.commands import FREE, Command, Finding, Mode, ReadCode, RecordFinding, Response
 from killswitch.detect.answer import Answer, finding_of
 from killswitch.detect.builtin import EVENTS_LOST, LEFT_CGROUP, MOVED_OUT, REPEATED, UNATTENDED, UNDECIDED, built_in
 from killswitch.detect.fields import program_of
 from killswitch.detect.folding import Folder
-from killswitch.detect.judge import NOTHING, Judge, Judged, mask
-from killswitch.detect.load import HASHING, LoadTable, asks_of_whole
+from killswitch.detect.judge import NOTHING, Judge, Judged
+from killswitch.detect.load import HASHING, LoadTable
 from killswitch.detect.processes import Process
 from killswitch.detect.reach import port_of
-from killswitch.detect.relay import RELAY, find
 from killswitch.detect.summary import summarise
 from killswitch.detect.sustained import MAX_DIP_NS
-from killswitch.detect.workload import RuleKey, Workload
+from killswitch.detect.windows import Case, load_of_process, load_of_whole, relays
+from killswitch.detect.workload import Workload
+from killswitch.detect.workloads import Workloads
 from killswitch.events import (
     CgroupMove,
-    Code,
     Connect,
     Cpu,
     Event,
@@ -37,7 +36,6 @@ from killswitch.events import (
     File,
     Flow,
     Fork,
-    Inspected,
     Listen,
     Lost,
     Released,
@@ -49,17 +47,17 @@ from killswitch.events import (
     WorkloadAdded,
     WorkloadRemoved,
 )
+from killswitch.facts import Inspected
+from killswitch.machinecode import Code
 from killswitch.policy.compiled import Compiled, CompiledRule
 from killswitch.policy.fields import PROGRAM
 
 PRUNE_EVERY_NS = 30_000_000_000
-NO_TIMES: Mapping[RuleKey, int] = MappingProxyType({})
 
 
 class Engine:
     def __init__(self, compiled: Compiled, *, first_incident: int = 1) -> None:
-        self._next_incident = first_incident
-        self._workloads: dict[int, Workload] = {}
+        self.workloads = Workloads(first_incident)
         self._nobody = Folder()  # for findings about no workload that we know
         self._loads = LoadTable()
         self._pruned_ns = 0
@@ -99,7 +97,7 @@ class Engine:
         if judge is None:
             other = self._others.get(type(event))
             return other(event) if other is not None else []
-        workload = self._workloads.get(getattr(event, "workload", 0))
+        workload = self.workloads.get(getattr(event, "workload", 0))
         if workload is None:
             self.unclaimed += 1
             return []
@@ -114,33 +112,14 @@ class Engine:
         otherwise; a ``WorkloadAdded`` for it says otherwise.
         """
         old, self._judge = self._judge, Judge(compiled)
-        for workload in self._workloads.values():
+        for workload in self.workloads:
             workload.policies = self._judge.carried_over(workload.policies, workload.cgroup, old)
             self._judge.correlator.take_over(workload.shown)
-
-    def adopt(self, workload: int, containment: Containment, *, incident: str = "", captured: bool = False) -> None:
-        """Tell how a known workload is contained by other hands: an operator's order, or what a restart has found.
-
-        ``incident`` names its open incident. Nothing comes out; findings join that incident, and containment is asked for
-        again only where a finding asks for more.
-        """
-        known = self._workloads[workload]
-        known.containment = containment
-        known.captured = known.captured or captured
-        known.incident = incident or known.incident
 
     def recall(self, workload: int, findings: Iterable[Finding]) -> None:
         """Tell what an earlier daemon found in the open incident of a known workload, oldest first: it adds up with what is
         found from now on. The findings are of this boot, so that their times mean something."""
-        self._judge.correlator.recall(self._workloads[workload].shown, findings)
-
-    def open_incident(self, workload: int) -> str:
-        """The open incident of a known workload; opened if there is none (an operator's order is one, too)."""
-        known = self._workloads[workload]
-        if not known.incident:
-            known.incident = f"inc-{self._next_incident}"
-            self._next_incident += 1
-        return known.incident
+        self._judge.correlator.recall(self.workloads[workload].shown, findings)
 
     def survey(self, event: Exec | Inspected, found: Iterable[Finding] = ()) -> list[Command]:
         """Judge a program that runs already, as if it began now. What is known of its process and of its load stays.
@@ -149,7 +128,7 @@ class Engine:
         ``found``: what was found of the workload before. No rule finds the same process a second time, unless it (its
         mode, what it does) has changed since.
         """
-        workload = self._workloads.get(event.workload)
+        workload = self.workloads.get(event.workload)
         if workload is None:
             return []
         if isinstance(event, Inspected):
@@ -158,30 +137,18 @@ class Engine:
         if process is None or not process.name:
             process = workload.processes.exec(event)
         rules = _new(self._judge.matches(workload, event, process), event, found)
-        return self._act(workload, event, process, rules).commands() if rules else []
+        return self._act(workload, Case(event, process, rules)).commands() if rules else []
 
     def _inspected(self, workload: Workload, event: Inspected, found: Iterable[Finding]) -> list[Command]:
         process = workload.processes.get(event.exec.pid, event.exec.start_ticks)
         rules = _new(self._judge.later(workload, event, process), event.exec, found)
-        return self._act(workload, event.exec, process, rules).commands() if rules else []
-
-    def asked_for(self, workload: int) -> dict[tuple[int, int], tuple[bytes, bytes]]:
-        """Of each known process, by (pid, start ticks): its executable, and the path that was asked for (a script's)."""
-        known = self._workloads.get(workload)
-        return {(p.pid, p.start_ticks): (p.executable, p.filename) for p in known.processes} if known else {}
-
-    def process_of(self, pid: int) -> tuple[int, int] | None:
-        """(workload, start ticks) of the latest process of this pid, also when it has ended; None = of no workload."""
-        for workload in self._workloads.values():
-            if (process := workload.processes.last(pid)) is not None:
-                return workload.id, process.start_ticks
-        return None
+        return self._act(workload, Case(event.exec, process, rules)).commands() if rules else []
 
     def wants_hot(self, workload: int | None = None) -> bool:
         """Whether a loaded rule asks what the code is that runs (in this workload): if not, no hot addresses are needed."""
         if workload is None:
             return bool(self._judge.hashing)
-        known = self._workloads.get(workload)
+        known = self.workloads.get(workload)
         return known is not None and bool(self._judge.hashing & known.policies)
 
     # --- processes ---------------------------------------------------------------------------------------------------
@@ -195,7 +162,7 @@ class Engine:
             undecided = tuple(r for r in self._judge.compiled.undecided(event, workload.policies) if r not in rules)
         if not rules and not undecided and not event.done:
             return []
-        answer = self._act(workload, event, process, rules)
+        answer = self._act(workload, Case(event, process, rules))
         told = summarise(event, process)
         if undecided:
             names = ", ".join(f"{r.policy.name}/{r.rule.id}" for r in undecided[:5])
@@ -217,15 +184,15 @@ class Engine:
         process = workload.processes.get(event.pid, event.start_ticks)
         rules = self._judge.matches(workload, event, process)
         if event.to_workload == event.workload:  # inside the workload, or into it
-            return self._act(workload, event, process, rules).commands() if rules else []
+            return self._act(workload, Case(event, process, rules)).commands() if rules else []
         workload.processes.remove(event.pid, event.start_ticks)
         workload.forget(event.pid, event.start_ticks)
-        to = self._workloads.get(event.to_workload)
+        to = self.workloads.get(event.to_workload)
         if to is not None and process is not None:
             to.processes.put(process)
         # Containment is an order, not a rule: that it is kept does not hang on the mode of the policies.
         escaped = workload.containment != FREE
-        answer = self._act(workload, event, process, rules)
+        answer = self._act(workload, Case(event, process, rules))
         mode = Mode.ENFORCE if escaped else self._judge.mode(workload)
         responses = (Response.KILL_PROCESS,) if escaped else ()
         # An operator may move what is free. Pid 1 may have been asked to by the workload, so it is no operator.
@@ -263,7 +230,7 @@ class Engine:
         rules = self._judge.matches(workload, event, process, more)
         if not rules and not event.done:
             return []
-        answer = self._act(workload, event, process, rules)
+        answer = self._act(workload, Case(event, process, rules))
         return answer.unaccounted(event, rules, summarise(event, process)).commands()
 
     def _signal(self, workload: Workload, event: Signal) -> list[Command]:
@@ -274,7 +241,7 @@ class Engine:
         if process is not None and event.start_ticks not in (0, process.start_ticks):
             process = None
         rules = self._judge.matches(workload, event, process)
-        return self._act(workload, replace(event, content=b""), process, rules).commands() if rules else []
+        return self._act(workload, Case(replace(event, content=b""), process, rules)).commands() if rules else []
 
     def _flow(self, workload: Workload, event: Flow) -> list[Command]:
         workload.traffic.feed(event)
@@ -286,113 +253,80 @@ class Engine:
         more = self._judge.held_outside(workload, event)
         return self._by_rules(workload, replace(event, bursts=()), process, more)
 
-    def _relays(self, workload: Workload, now: int) -> list[Command]:
-        """Whether what went over the workload's connections since the last time has the shape of a relay."""
-        moved = workload.traffic.take_moved()
-        if not moved or not self._judge.relaying:
-            return []
-        out: list[Command] = []
-        for relay in find(workload.traffic, moved):
-            event = replace(relay.outer, time_ns=now, bursts=())
-            process = workload.processes.get(event.pid, event.start_ticks)
-            more = {**self._judge.held_outside(workload, event), **relay.fields}
-            rules = [r for r in self._judge.matches(workload, event, process, more) if r.fields.intersection(RELAY)]
-            if rules:
-                out += self._act(workload, event, process, rules, reasons=relay.reasons).commands()
-        return out
-
     def _by_rules(
         self, workload: Workload, event: Judged, process: Process | None, more: Mapping[str, object] = NOTHING
     ) -> list[Command]:
         """What is to be done about an event that only rules have something to say about."""
         rules = self._judge.matches(workload, event, process, more)
-        return self._act(workload, event, process, rules).commands() if rules else []
+        return self._act(workload, Case(event, process, rules)).commands() if rules else []
 
     def _cpu(self, workload: Workload, event: Cpu) -> list[Command]:
-        pid, start = event.pid, event.start_ticks
-        out: list[Command] = []
         request = self._loads.cpu(event, wanted=bool(self._judge.hashing & workload.policies))
+        out = self._answered(workload, load_of_process(self._judge, self._loads, workload, event))
         if request:
-            out.append(ReadCode(workload.id, pid, start, request.hot, request.code, request.data))
-        if Cpu not in self._judge.judges:
-            return out
-        more = {**self._judge.held_outside(workload, event), **self._loads.fields(event)}
-        return self._judge_load(workload, event, workload.processes.get(pid, start), more) + out
-
-    def _judge_load(
-        self, workload: Workload, event: Cpu, process: Process | None, more: Mapping[str, object]
-    ) -> list[Command]:
-        """Rules on ``cpu``: of one process, or (``pid`` 0) those that ask only about the workload as a whole."""
-        pid, start = event.pid, event.start_ticks
-        matches = self._judge.matches(workload, event, process, more)
-        rules = {(r.policy.name, r.rule.id): r for r in matches if asks_of_whole(r) is (pid == 0)}
-        holding = [(key, r.rule.for_ns) for key, r in rules.items()]
-        due = dict(workload.sustained((pid, start), holding, event.time_ns, event.window_ns))
-        if not due:
-            return []
-        seen = replace(event, code=())  # what ran is judged, and not kept
-        return self._act(workload, seen, process, [rules[key] for key in due], due).commands()
+            asked = ReadCode(workload.id, event.pid, event.start_ticks, request.hot, request.code, request.data)
+            out.append(asked)
+        return out
 
     def _whole_workloads(self, now: int) -> list[Command]:
         """Once a window: what all processes of each workload did in it, together."""
         out: list[Command] = []
         for number, pool in self._loads.pools().items():
-            workload = self._workloads.get(number)
-            window = pool.close_window(now)
-            if workload is not None and window and Cpu in self._judge.judges:
-                whole = Cpu(now, number, 0, 0, window, pool.cores, pool.kernel_share, ())
-                more = {**self._judge.held_outside(workload, whole), **pool.fields(now)}
-                out += self._judge_load(workload, whole, None, more)
+            workload = self.workloads.get(number)
+            if workload is not None:
+                out += self._answered(workload, load_of_whole(self._judge, workload, pool, now))
+        return out
+
+    def _answered(self, workload: Workload, cases: Iterable[Case]) -> list[Command]:
+        out: list[Command] = []
+        for case in cases:
+            out += self._act(workload, case).commands()
         return out
 
     def _code(self, event: Code) -> list[Command]:
         self._loads.code(event)
         return []
 
-    def _act(
-        self,
-        workload: Workload,
-        event: Judged,
-        process: Process | None,
-        rules: Sequence[CompiledRule],
-        held_ns: Mapping[RuleKey, int] = NO_TIMES,
-        reasons: str = "",
-    ) -> Answer:
-        """Findings for these rules, and one answer to all of them. ``held_ns``: how long a ``for:`` rule has held."""
+    def _act(self, workload: Workload, case: Case) -> Answer:
+        """Findings for the rules that have matched, and one answer to all of them."""
+        event, process, reasons = case.event, case.process, case.reasons
         pid, start = event.pid, event.start_ticks
-        answer = Answer(workload, self.open_incident(workload.id), event, self._judge.correlator)
-        for match in rules:
+        answer = self._answer(workload, event)
+        for match in case.rules:
             hashes = type(event) is Cpu and not HASHING.isdisjoint(match.fields)
             if hashes:
                 reasons = self._loads.reasons(event.workload, pid, start, event.time_ns)
-            held = held_ns.get((match.policy.name, match.rule.id), 0)
+            held = case.held_ns.get((match.policy.name, match.rule.id), 0)
             finding = finding_of(match, event, summarise(event, process, reasons=reasons, held_ns=held))
             # One place's changes do not hide another's.
             key = f"{match.rule.id}: {event.place}" if type(event) is File else ""
             answer.add(finding, key=key, hot=self._loads.hot(pid, start) if hashes else ())
         return answer
 
+    def _answer(self, workload: Workload, event: Event) -> Answer:
+        return Answer(workload, self.workloads.open_incident(workload.id), event, self._judge.correlator)
+
     # --- findings that need no rule ----------------------------------------------------------------------------------
 
     def _lost(self, event: Lost) -> list[Command]:
         if event.reason in REPEATED:
             return []
-        workload = self._workloads.get(event.workload)
+        workload = self.workloads.get(event.workload)
         mode = Mode.MONITOR if workload is None else self._judge.mode(workload)
         finding = built_in(EVENTS_LOST, event, summarise(event, None), mode=mode)
         key = f"{EVENTS_LOST.rule}: {event.reason}"
         if workload is not None:
-            answer = Answer(workload, self.open_incident(workload.id), event, self._judge.correlator)
+            answer = self._answer(workload, event)
             answer.add(finding, key=key, weight=event.count)
             return answer.commands()
         shown = self._nobody.offer(finding, key=key, weight=event.count)
         return [RecordFinding("", shown)] if shown is not None else []
 
     def _unattended(self, event: Unattended) -> list[Command]:
-        workload = self._workloads.get(event.workload)
+        workload = self.workloads.get(event.workload)
         if workload is None:
             return []
-        answer = Answer(workload, self.open_incident(workload.id), event, self._judge.correlator)
+        answer = self._answer(workload, event)
         done = (Response.SEVER,)
         responses = done if event.keep else ()
         told = summarise(event, None)
@@ -402,14 +336,11 @@ class Engine:
     # --- workloads and time ------------------------------------------------------------------------------------------
 
     def _added(self, event: WorkloadAdded) -> list[Command]:
-        known = self._workloads.get(event.workload)
-        if known is None:
-            known = self._workloads[event.workload] = Workload(event.workload, event.name, event.cgroup, 0)
-        known.name, known.cgroup, known.policies = event.name, event.cgroup, mask(event.policies)
+        self.workloads.add(event)
         return []
 
     def _removed(self, event: WorkloadRemoved) -> list[Command]:
-        workload = self._workloads.pop(event.workload, None)
+        workload = self.workloads.remove(event.workload)
         if workload is None:
             return []
         for process in workload.processes:
@@ -418,7 +349,7 @@ class Engine:
         return self._flush(workload, event.time_ns, all_of_them=True)
 
     def _released(self, event: Released) -> list[Command]:
-        workload = self._workloads.get(event.workload)
+        workload = self.workloads.get(event.workload)
         if workload is None:
             return []
         out = self._flush(workload, event.time_ns, all_of_them=True)
@@ -427,8 +358,8 @@ class Engine:
 
     def _tick(self, event: Tick) -> list[Command]:
         out = self._whole_workloads(event.time_ns)
-        for workload in self._workloads.values():
-            out += self._relays(workload, event.time_ns)
+        for workload in self.workloads:
+            out += self._answered(workload, relays(self._judge, workload, event.time_ns))
             if workload.shown.again:
                 out += self._again(workload, event)
             out += self._flush(workload, event.time_ns)
@@ -436,7 +367,7 @@ class Engine:
         if event.time_ns - self._pruned_ns >= PRUNE_EVERY_NS:
             self._pruned_ns = event.time_ns
             self._loads.prune(event.time_ns)
-            for workload in self._workloads.values():
+            for workload in self.workloads:
                 workload.prune(event.time_ns - 2 * MAX_DIP_NS)
         return out
 
@@ -445,8 +376,7 @@ class Engine:
         found = self._judge.correlator.judge_again(workload.shown, workload.policies, event.time_ns)
         if not found:
             return []
-        answer = Answer(workload, self.open_incident(workload.id), event, self._judge.correlator)
-        return answer.sum_up(found).commands()
+        return self._answer(workload, event).sum_up(found).commands()
 
     @staticmethod
     def _flush(workload: Workload, now: int, *, all_of_them: bool = False) -> list[Command]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from killswitch.machinecode import Code
+
 
 def text(raw: bytes) -> str:
     """Decode bytes that a workload chose; never raises, never loses a byte."""
@@ -87,29 +89,6 @@ class Exec:
     @property
     def name(self) -> str:
         return text(self.executable.rpartition(b"/")[2])
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What was found out about a program after it began, by reading files. Only what some rule asks for is looked up."""
-
-    programs: tuple[str, ...] = ()  # what its executable is by its content
-    sha256: str = ""  # of its executable, in hexadecimal; "" = not known
-    forwards: tuple[str, ...] = ()  # what it forwards as an OpenSSH client, its configuration files included
-    config_unread: str = ""  # why an OpenSSH client's configuration is not known, "" = it is
-    config: tuple[bytes, ...] = ()  # files that its arguments give as its configuration
-    named_files: tuple[bytes, ...] = ()  # other files that its arguments name
-    environment: tuple[bytes, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Inspected:
-    """A program that began a moment ago, and what was found out about it since: no event of the kernel's, and so none of
-    ``Event``. ``Engine.survey`` takes it, once after its ``Exec``."""
-
-    workload: int
-    exec: Exec
-    facts: Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,67 +318,6 @@ class Cpu:
     read_bytes: int = 0  # what the process has read so far, by whatever call, and written
     written_bytes: int = 0
     machine: str = ""  # whose code it is, as platform.machine() names it
-
-
-@dataclass(frozen=True, slots=True)
-class CodeBlock:
-    address: int
-    samples: int
-    code: bytes  # what lies there, up to 64 bytes
-    mapping: str  # the mapping's name in /proc/PID/maps, "" = anonymous, "?" = not looked up
-    before: bytes = b""  # of few addresses that hold much of the samples: what lies right before
-    after: bytes = b""  # and behind ``code``
-
-    @property
-    def anonymous(self) -> bool:
-        """No file backs it: it was made at run time."""
-        return not self.mapping or self.mapping.startswith(
-            ("//anon", "/memfd:", "anon_inode:", "[heap]", "[anon", "[stack")
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Something that a process can take data from: a descriptor that is open for reading, or a file that it has mapped."""
-
-    kind: str  # file, mapped, pipe, socket, zero (/dev/zero and its like) or device
-    inode: int
-    size: int  # of a file, bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What else is to be told of a busy process: what it takes in, and how it has set itself up."""
-
-    written_bytes: int = 0  # wchar of /proc/PID/io
-    storage_bytes: int = 0  # read_bytes of /proc/PID/io: what was fetched from disk for it, also through mappings
-    network_bytes: int = 0  # of the whole workload, both ways
-    faults: int = 0  # page faults so far
-    file_resident_bytes: int = 0  # of mapped files
-    sources: tuple[Source, ...] = ()
-    discards: bool = False  # has /dev/null open for writing
-    threads: int = 0
-    nice: int = 0
-    huge_bytes: int = 0  # in huge pages: transparent ones and hugetlbfs's
-    executable_anonymous_bytes: int = 0  # executable memory without a file
-    open_msr: bool = False  # has a CPU's model-specific registers open
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """The machine code at a process's hottest addresses: the answer to ``commands.ReadCode``."""
-
-    time_ns: int
-    workload: int
-    pid: int
-    start_ticks: int
-    machine: str  # platform.machine()
-    blocks: tuple[CodeBlock, ...]
-    read_bytes: int  # rchar of /proc/PID/io: what it has consumed so far
-    read_calls: int  # syscr
-    cpu_ns: int  # CPU time that it has used so far
-    data: tuple[bytes, ...] = ()  # what lies where the code refers to (``ReadCode.data``), and behind the code
-    surroundings: Surroundings = Surroundings()
 
 
 @dataclass(frozen=True, slots=True)

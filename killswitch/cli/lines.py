@@ -14,7 +14,6 @@ from killswitch.events import (
     CgroupCreated,
     CgroupMove,
     CgroupRemoved,
-    Code,
     Connect,
     Cpu,
     Done,
@@ -35,6 +34,7 @@ from killswitch.events import (
     WorkloadAdded,
     WorkloadRemoved,
 )
+from killswitch.machinecode import Code
 
 _LEVEL = {"critical": "bright_red", "high": "red", "medium": "yellow", "low": "cyan", "informational": "white"}
 

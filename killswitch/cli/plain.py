@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Set
 from typing import Any
 
-from killswitch import events
+from killswitch import events, machinecode
 from killswitch.cli.escape import wellformed
 from killswitch.commands import Containment
 
@@ -45,7 +45,7 @@ def plain(value: Any) -> Any:
 
 def _fields(value: Any) -> dict[str, Any]:
     out = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if type(value).__module__ == events.__name__:
+    if type(value).__module__ in (events.__name__, machinecode.__name__):
         kind = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(value).__name__).lstrip("_")
         out = {"kind": kind} | out
     if isinstance(value, events.Exec):

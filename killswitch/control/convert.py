@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from killswitch import commands, events
+from killswitch import commands, events, machinecode
 from killswitch.control import service, wiretext
 from killswitch.errors import KillswitchError, Problem
 from killswitch.v1 import event_pb2, killswitch_service_pb2, types_pb2
@@ -234,9 +234,9 @@ _EVENTS: tuple[type, ...] = typing.get_args(events.Event)
 _PAIRS: dict[type, type[Message]] = {
     **{cls: getattr(event_pb2, cls.__name__) for cls in _EVENTS},
     events.Burst: event_pb2.Burst,
-    events.CodeBlock: event_pb2.CodeBlock,
-    events.Source: event_pb2.Source,
-    events.Surroundings: event_pb2.Surroundings,
+    machinecode.CodeBlock: event_pb2.CodeBlock,
+    machinecode.Source: event_pb2.Source,
+    machinecode.Surroundings: event_pb2.Surroundings,
     commands.Containment: types_pb2.Containment,
     commands.Finding: types_pb2.Finding,
     commands.Receipt: types_pb2.Receipt,

@@ -206,7 +206,7 @@ class Core:
     def incident_of(self, w: Workload, reason: str) -> Incident:
         """The workload's open incident; opened when there is none, by the engine, which numbers them all. While there is no
         engine yet, or no workload any more, an incident without a number may stand in, which is kept nowhere."""
-        number = self.engine.open_incident(w.id) if self.engine and w.id in self.workloads else w.incident
+        number = self.engine.workloads.open_incident(w.id) if self.engine and w.id in self.workloads else w.incident
         known = self.incidents.get(number)
         if known and not known.closed_unix:
             w.incident = number
@@ -242,7 +242,7 @@ class Core:
         w.desired |= desired
         incident.containment |= desired
         if self.engine and w.id in self.workloads:
-            self.engine.adopt(w.id, w.desired, incident=incident.id, captured=capture)
+            self.engine.workloads.adopt(w.id, w.desired, incident=incident.id, captured=capture)
         self.records.desired(w, reason)
         receipts = await self.switch.contain(
             self.ref(w),
@@ -270,7 +270,7 @@ class Core:
                 self._close(incident)
         for w in self.workloads:
             if w.incident or w.desired != FREE:
-                self.engine.adopt(w.id, w.desired, incident=w.incident, captured=w.desired != FREE)
+                self.engine.workloads.adopt(w.id, w.desired, incident=w.incident, captured=w.desired != FREE)
                 incident = self.incident_of(w, "found contained when the daemon started")
                 incident.containment |= w.desired
                 if incident.opened_unix >= time.time() - time.clock_gettime(time.CLOCK_BOOTTIME):

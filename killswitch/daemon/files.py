@@ -232,7 +232,7 @@ class Files:
         now, engine = time.monotonic(), self._core.engine
         while self._waiting and self._waiting[0][0] <= now:
             _, change = self._waiting.popleft()
-            known = engine.process_of(change.pid) if engine else None
+            known = engine.workloads.process_of(change.pid) if engine else None
             if known is not None:
                 self._found(change, *known)
             elif owner := self._owners.get(change.root):  # in a root that only this workload has

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from killswitch.errors import Gone, KernelError
-from killswitch.events import Exec, Facts
+from killswitch.events import Exec
+from killswitch.facts import Facts
 from killswitch.kernel import processfiles, procfs
 from killswitch.kernel.processfiles import ProcessFiles
 from killswitch.policy import configfiles, elf, fileglob, runners, sshargv, sshconfig

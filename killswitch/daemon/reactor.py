@@ -38,15 +38,14 @@ from killswitch.events import (
     Done,
     Event,
     Exec,
-    Facts,
     File,
-    Inspected,
     Lost,
     Tick,
     Unattended,
     WorkloadAdded,
     WorkloadRemoved,
 )
+from killswitch.facts import Facts, Inspected
 from killswitch.kernel import codereader, procfs
 from killswitch.policy.compiled import Compiled
 
@@ -129,7 +128,9 @@ class Reactor:
         engine, compiled = core.engine, core.compiled
         if engine is None or compiled is None:
             return
-        programs = await asyncio.to_thread(running, core.path_of(w.cgroup), w.id, engine.asked_for(w.id), compiled)
+        programs = await asyncio.to_thread(
+            running, core.path_of(w.cgroup), w.id, engine.workloads.asked_for(w.id), compiled
+        )
         for number, event in enumerate(programs, 1):
             tell_program(core, event)
             incident = core.incidents.get(w.incident)

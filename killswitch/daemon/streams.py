@@ -14,7 +14,6 @@ from killswitch.events import (
     CgroupCreated,
     CgroupMove,
     CgroupRemoved,
-    Code,
     Connect,
     Cpu,
     Event,
@@ -34,6 +33,7 @@ from killswitch.events import (
     WorkloadAdded,
     WorkloadRemoved,
 )
+from killswitch.machinecode import Code
 
 KIND: dict[type, str] = {
     Exec: "exec",

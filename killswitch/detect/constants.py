@@ -16,7 +16,7 @@ IN_DATA = 4  # … or lie at addresses that it uses
 
 
 def named(code: Sequence[bytes], data: Sequence[bytes]) -> tuple[str, ...]:
-    """Algorithms whose constants are there, by name. ``code``: hot blocks; ``data``: as in ``events.Code``."""
+    """Algorithms whose constants are there, by name. ``code``: hot blocks; ``data``: as in ``machinecode.Code``."""
     words = known()
     found: dict[str, int] = {}
     immediate = {w for block in code for at in range(4) for w in _words(block[at:])}

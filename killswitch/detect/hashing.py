@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from killswitch.detect import constants
 from killswitch.detect.intake import intake
 from killswitch.detect.mix import Mix, measure
-from killswitch.events import Code, Surroundings
+from killswitch.machinecode import Code, Surroundings
 
 MB = 1_000_000
 # Bytes moved for each second of CPU time. The checksums in use consume more than 100 MB in it; a miner a few KB, and a

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from killswitch.events import Code, Source, Surroundings
+from killswitch.machinecode import Code, Source, Surroundings
 
 MIN_CPU_NS = 100_000_000  # less CPU time between two readings gives no rate
 FAULT_BYTES = 64 << 10  # Linux maps that much around a fault in a mapped file (fault_around_bytes)

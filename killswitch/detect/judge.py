@@ -14,21 +14,8 @@ from killswitch.detect.reach import FANOUT
 from killswitch.detect.relay import RELAY
 from killswitch.detect.traffic import OUTSIDE
 from killswitch.detect.workload import Workload
-from killswitch.events import (
-    CgroupMove,
-    Connect,
-    Cpu,
-    Exec,
-    Exit,
-    File,
-    Flow,
-    Fork,
-    Inspected,
-    Listen,
-    Signal,
-    Unanswered,
-    Wire,
-)
+from killswitch.events import CgroupMove, Connect, Cpu, Exec, Exit, File, Flow, Fork, Listen, Signal, Unanswered, Wire
+from killswitch.facts import Inspected
 from killswitch.policy.compiled import Compiled, CompiledRule
 from killswitch.policy.fields import EVENT_TYPES
 

@@ -19,7 +19,8 @@ from killswitch.detect.pool import HERTZ, Pool
 from killswitch.detect.samples import Samples
 from killswitch.detect.tally import Tally
 from killswitch.detect.traffic import OUTSIDE
-from killswitch.events import Code, Cpu
+from killswitch.events import Cpu
+from killswitch.machinecode import Code
 from killswitch.policy.compiled import CompiledRule
 
 HASHING = frozenset(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from killswitch.events import CodeBlock
+from killswitch.machinecode import CodeBlock
 
 INSTRUCTIONS = 12  # from each address
 MIN_SAMPLES = 8  # fewer say nothing

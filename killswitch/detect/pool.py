@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from killswitch.detect.hashing import Score, score
 from killswitch.detect.samples import Samples
 from killswitch.detect.tally import Tally
-from killswitch.events import Code, Cpu
+from killswitch.events import Cpu
+from killswitch.machinecode import Code
 
 HERTZ = 99  # samples for each second of CPU time
 ENOUGH = 40  # samples: 0.4 s of CPU time

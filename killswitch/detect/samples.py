@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from killswitch.events import CodeBlock, Cpu
+from killswitch.events import Cpu
+from killswitch.machinecode import CodeBlock
 
 MAX_HOT = 96  # addresses in one reading
 MAX_ADDRESSES = 256  # remembered between two readings

@@ -1,4 +1,4 @@
-"""The data plane's ABI in Python: the twin of ``bpf/events.h``. A test compares the two through the object's BTF.
+"""The data plane's ABI in Python: the twin of ``bpf/events.h`` and ``bpf/values.h``. A test compares them through the BTF.
 
 ``LAYOUTS`` names each C struct with its members in order and their formats; the ``struct.Struct`` objects that decode
 are made from the same lines, so what the test proves is what runs.

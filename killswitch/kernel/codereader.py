@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from killswitch.errors import Gone, KernelError
-from killswitch.events import Code, CodeBlock, Source, Surroundings
 from killswitch.kernel import procfs
 from killswitch.kernel.procfs import Mapping
+from killswitch.machinecode import Code, CodeBlock, Source, Surroundings
 
 CODE_BYTES = 64  # at each hot address: about a dozen instructions of x86-64
 DATA_BYTES = 64  # at each address that the code refers to
@@ -46,7 +46,7 @@ def read_code(
     code: Sequence[bytes] = (),
     data: Sequence[int] = (),
 ) -> Code:
-    """The machine code at a process's hot addresses (``commands.ReadCode`` → ``events.Code``).
+    """The machine code at a process's hot addresses (``commands.ReadCode`` → ``machinecode.Code``).
 
     ``code`` is what was seen at each of ``hot`` when it was sampled; only what is missing there is read now. An address
     named twice is one block with the samples of both. Addresses where nothing is mapped any more are left out. Raises

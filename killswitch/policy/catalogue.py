@@ -95,7 +95,7 @@ FIELDS: dict[str, FieldType] = {
         words=("remote", "local", "dynamic", "tun", "stdio"),
         derived="it is read from the arguments: give process.executable: /usr/bin/ssh and process.args",
     ),
-    # Found out after the program began, by reading files: see events.Facts.
+    # Found out after the program began, by reading files: see facts.Facts.
     "file.program": FieldType("name", _on("exec"), many=True),
     "file.hash.sha256": FieldType("text", _on("exec"), many=True),
     "ssh.config_unread": FieldType("boolean", _on("exec")),

@@ -22,7 +22,8 @@ from killswitch.commands import (
     WIRE_WINDOW,
     KernelTables,
 )
-from killswitch.events import Event, Exec, Facts, Transport, Wire
+from killswitch.events import Event, Exec, Transport, Wire
+from killswitch.facts import Facts
 from killswitch.policy import runners, ssh
 from killswitch.policy.clauses import Formula, Term
 from killswitch.policy.decide import Decision, decision

@@ -218,7 +218,7 @@ FIELDS: Mapping[str, Field] = {
     "finding.acts": Field("number", 4, "distinct acts", _on("acts", Sums)),
 }  # fmt: skip
 
-# What is found out by reading files, after the program began (``events.Facts``). Rules that ask for it are judged then.
+# What is found out by reading files, after the program began (``facts.Facts``). Rules that ask for it are judged then.
 INSPECTED = frozenset(
     {"file.program", "file.hash.sha256", "ssh.config_unread", "process.config", "process.named_files", "process.env"}
 )

@@ -18,7 +18,6 @@ from killswitch.events import (
     Event,
     Exec,
     Exit,
-    Facts,
     File,
     Flow,
     Fork,
@@ -28,6 +27,7 @@ from killswitch.events import (
     Unanswered,
     Wire,
 )
+from killswitch.facts import Facts
 from killswitch.policy.correlation import Memory, correlations
 from killswitch.policy.fields import PROGRAM
 from killswitch.policy.inode import os_inode

@@ -20,10 +20,11 @@ from killswitch.detect.hashing import Score, score
 from killswitch.detect.samples import MAX_HOT, representative
 from killswitch.engine import Engine
 from killswitch.errors import Gone
-from killswitch.events import Code, Cpu, WorkloadAdded
+from killswitch.events import Cpu, WorkloadAdded
 from killswitch.kernel import cgroupfs, codereader
 from killswitch.kernel.dataplane import DataPlane
 from killswitch.kernel.mounts import ensure_bpffs
+from killswitch.machinecode import Code
 from killswitch.policy.compile import compile_policies
 from killswitch.policy.load import load_text
 from tests.rig.build import program

@@ -143,7 +143,7 @@ def test_after_release_a_new_match_opens_a_new_incident_and_contains_again() -> 
 
 def test_what_other_hands_have_contained_is_not_contained_again() -> None:
     scene = Scene()
-    scene.engine.adopt(WORKLOAD, BOTH, incident="inc-40", captured=True)
+    scene.engine.workloads.adopt(WORKLOAD, BOTH, incident="inc-40", captured=True)
     out = scene.play(ex("/tmp/xmrig"))
     assert kinds(out) == ["RecordFinding", "KillProcess"]
     assert isinstance(out[0], RecordFinding) and out[0].incident == "inc-40"
@@ -152,17 +152,17 @@ def test_what_other_hands_have_contained_is_not_contained_again() -> None:
 def test_adopting_less_than_a_rule_asks_for_leaves_room_for_more() -> None:
     scene = Scene()
     scene.play(ex("/tmp/xmrig"))
-    scene.engine.adopt(WORKLOAD, Containment(severed=True))  # thawed by hand
+    scene.engine.workloads.adopt(WORKLOAD, Containment(severed=True))  # thawed by hand
     out = scene.play(ex("/tmp/xmrig", pid=11, at=5 * S))
     assert [str(c.desired) for c in out if isinstance(c, Contain)] == ["severed+frozen"]
 
 
 def test_open_incident_is_shared_by_orders_and_findings() -> None:
     scene = Scene()
-    assert scene.engine.open_incident(WORKLOAD) == "inc-1"
+    assert scene.engine.workloads.open_incident(WORKLOAD) == "inc-1"
     out = scene.play(ex("/tmp/xmrig"))
     assert isinstance(out[0], RecordFinding) and out[0].incident == "inc-1"
-    assert scene.engine.open_incident(WORKLOAD) == "inc-1"
+    assert scene.engine.workloads.open_incident(WORKLOAD) == "inc-1"
 
 
 def test_two_rules_on_one_event_give_two_findings_and_one_answer() -> None:

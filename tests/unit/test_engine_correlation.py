@@ -261,7 +261,7 @@ def test_another_daemon_goes_on_with_what_was_found() -> None:
     before = Scene(NAME, ARGS, TWO)
     seen = findings(before.play(odd(0)))
     after = Scene(NAME, ARGS, TWO)
-    after.engine.adopt(WORKLOAD, Containment(), incident="inc-1")
+    after.engine.workloads.adopt(WORKLOAD, Containment(), incident="inc-1")
     after.engine.recall(WORKLOAD, seen)
     assert after.play(tick(2)) == []
     out = after.play(odd(60, "argued"))
@@ -286,7 +286,7 @@ def test_memory_is_bounded_whatever_is_found() -> None:
     for n in range(20_000):
         scene.play(odd(n / 1000, pid=10 + n % 5))
     scene.play(*(connect("10.0.0.1", at=30 * S) for _ in range(10)))
-    (workload,) = scene.engine._workloads.values()
+    (workload,) = scene.engine.workloads
     (source, count), *rest = workload.shown.memory.since(0)
     assert (source.rule, count, rest) == ("by-name", 256, [])
     assert len(workload.shown.latest) == 1

@@ -112,7 +112,7 @@ def test_a_fork_bomb_is_held_in_bounded_memory() -> None:
     scene = Scene()
     for pid in range(2, 60_000):
         scene.play(fork(pid, pid - 1), ex("/bin/x", "x" * 4000, pid=pid))
-    assert len(scene.engine.asked_for(WORKLOAD)) <= 4096
+    assert len(scene.engine.workloads.asked_for(WORKLOAD)) <= 4096
 
 
 raw = st.binary(max_size=40).map(lambda b: b.replace(b"\0", b""))

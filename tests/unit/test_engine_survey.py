@@ -78,25 +78,25 @@ def test_what_is_known_of_the_process_and_its_load_stays() -> None:
     """A reload every few seconds must not let a miner begin its ``for:`` anew."""
     scene = Scene(HASHING)
     scene.play(fork(19, 1), ex("/bin/bash", pid=19), fork(20, 19), ex("/tmp/x.sh", pid=20, executable=b"/usr/bin/dash"))
-    before = scene.engine.asked_for(WORKLOAD)
+    before = scene.engine.workloads.asked_for(WORKLOAD)
     out = []
     for second in range(1, 14):
         out += scene.play(cpu(second, pid=20), code(second, pid=20))
         assert scene.engine.survey(ex("/usr/bin/dash", pid=20)) == []
     assert [f.rule for f in findings(out)] == ["hashing"]
-    assert scene.engine.asked_for(WORKLOAD) == before
+    assert scene.engine.workloads.asked_for(WORKLOAD) == before
     assert before[20, 1020] == (b"/usr/bin/dash", b"/tmp/x.sh")
 
 
 def test_who_was_not_known_is_known_afterwards() -> None:
     scene = Scene()
     assert scene.engine.survey(ex("/usr/bin/sleep", pid=30)) == []
-    assert scene.engine.asked_for(WORKLOAD) == {(30, 1030): (b"/usr/bin/sleep", b"/usr/bin/sleep")}
+    assert scene.engine.workloads.asked_for(WORKLOAD) == {(30, 1030): (b"/usr/bin/sleep", b"/usr/bin/sleep")}
 
 
 def test_a_workload_that_nobody_told_us_of() -> None:
     scene = Scene(added=False)
     assert scene.engine.survey(RUNNING) == []
-    assert scene.engine.asked_for(WORKLOAD) == {}
+    assert scene.engine.workloads.asked_for(WORKLOAD) == {}
     scene.add(cgroup=CGROUP, policies=())
     assert scene.engine.survey(RUNNING) == []  # known, but no policy watches it

@@ -56,7 +56,7 @@ def test_what_an_operator_moves_is_no_escape_unless_it_is_contained() -> None:
     (asked,) = findings(scene.play(replace(move(10, 0), moved_by=1)))
     assert asked.rule == "left-cgroup", "a service manager may have been asked to by the workload"
     scene = Scene()
-    scene.engine.adopt(WORKLOAD, BOTH)
+    scene.engine.workloads.adopt(WORKLOAD, BOTH)
     out = scene.play(ex("/usr/bin/sleep"), replace(move(10, 0), moved_by=4242))
     assert kinds(out) == ["RecordFinding", "KillProcess"] and findings(out)[0].rule == "left-cgroup"
 
@@ -64,7 +64,7 @@ def test_what_an_operator_moves_is_no_escape_unless_it_is_contained() -> None:
 @pytest.mark.parametrize("mode", ["enforce", "monitor"])
 def test_leaving_a_contained_workload_is_death_whatever_the_mode(mode: str) -> None:
     scene = Scene(mode=mode)
-    scene.engine.adopt(WORKLOAD, BOTH)
+    scene.engine.workloads.adopt(WORKLOAD, BOTH)
     out = scene.play(ex("/usr/bin/sleep"), move(10, 0))
     assert kinds(out) == ["RecordFinding", "KillProcess"]
     assert isinstance(out[1], KillProcess) and (out[1].pid, out[1].start_ticks) == (10, 1010)
@@ -73,7 +73,7 @@ def test_leaving_a_contained_workload_is_death_whatever_the_mode(mode: str) -> N
 
 def test_moving_within_the_workload_or_into_it_is_nothing() -> None:
     scene = Scene()
-    scene.engine.adopt(WORKLOAD, BOTH)
+    scene.engine.workloads.adopt(WORKLOAD, BOTH)
     assert scene.play(move(10, WORKLOAD)) == []
 
 
@@ -82,8 +82,8 @@ def test_moving_to_another_workload_takes_the_process_along() -> None:
     scene.add(workload=78, cgroup="/killswitch/other")
     out = scene.play(ex("/usr/bin/sleep"), move(10, 78))
     assert [f.rule for f in findings(out)] == ["left-cgroup"]
-    assert list(scene.engine.asked_for(78).values()) == [(b"/usr/bin/sleep", b"/usr/bin/sleep")]
-    assert scene.engine.asked_for(WORKLOAD) == {}
+    assert list(scene.engine.workloads.asked_for(78).values()) == [(b"/usr/bin/sleep", b"/usr/bin/sleep")]
+    assert scene.engine.workloads.asked_for(WORKLOAD) == {}
 
 
 def test_a_kill_by_rules_that_are_not_loaded_any_more_is_not_silent() -> None:
@@ -125,7 +125,7 @@ def test_removing_a_workload_lets_go_of_all_and_shows_what_was_folded() -> None:
     out = scene.play(WorkloadRemoved(1, WORKLOAD))
     assert [f.pid for f in findings(out)] == [11]
     assert isinstance(out[0], RecordFinding) and out[0].incident == "inc-1"
-    assert scene.engine.asked_for(WORKLOAD) == {}
+    assert scene.engine.workloads.asked_for(WORKLOAD) == {}
     assert scene.play(ex("/tmp/xmrig", pid=12), WorkloadRemoved(2, WORKLOAD)) == []
 
 

@@ -1,6 +1,7 @@
 """The house's import rule: a row imports only the rows above it. Read from the source, so that no import can hide in a function.
 
-events, commands, errors → config → policy → detect → engine → kernel → contain, ledger → control → daemon → cli
+events (with machinecode, facts), commands, errors → config → policy → detect → engine → kernel → contain, ledger → control →
+daemon → cli
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import pytest
 import killswitch
 
 ROOT = Path(killswitch.__file__).parent
-WORDS = {"events", "commands", "errors"}
+WORDS = {"events", "machinecode", "facts", "commands", "errors"}
 # Each part, and all that it may import of ours. A part that is not here fails the test: give it its place.
 MAY = {
-    "events": set(),
+    "machinecode": set(),
+    "events": {"machinecode"},
+    "facts": {"events"},
     "commands": {"events"},
     "errors": set(),
     "config": {"errors"},

@@ -8,8 +8,6 @@ from killswitch.commands import Command, Finding, RecordFinding
 from killswitch.engine import Engine
 from killswitch.events import (
     CgroupMove,
-    Code,
-    CodeBlock,
     Connect,
     Cpu,
     Done,
@@ -22,6 +20,7 @@ from killswitch.events import (
     Transport,
     WorkloadAdded,
 )
+from killswitch.machinecode import Code, CodeBlock
 from killswitch.policy.compile import compile_policies
 from killswitch.policy.compiled import Compiled
 from killswitch.policy.load import load_text

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from killswitch.detect.hashing import Score, score
 from killswitch.detect.intake import intake
-from killswitch.events import Code, CodeBlock
+from killswitch.machinecode import Code, CodeBlock
 
 RECORDED = [json.loads(line) for line in (Path(__file__).parent / "code/recorded.jsonl").read_text().splitlines()]
 HASHING = [r["name"] for r in RECORDED if r["hashing"] and r["name"] != "sha256sum of a pipe"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from killswitch.detect.intake import distinct, intake
-from killswitch.events import Code, Source, Surroundings
+from killswitch.machinecode import Code, Source, Surroundings
 
 S = 1_000_000_000
 MB = 1_000_000

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from killswitch.detect.hashing import Score, hash_table, score
 from killswitch.detect.mix import Mix, disassembler, loop_around, measure, refers_to, rotated_by
-from killswitch.events import Code, CodeBlock, Source, Surroundings
+from killswitch.machinecode import Code, CodeBlock, Source, Surroundings
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from killswitch.detect.mix import disassembler, measure
-from killswitch.events import CodeBlock
+from killswitch.machinecode import CodeBlock
 
 
 def classes(machine: str, code: str) -> tuple[str, ...]:

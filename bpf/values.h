@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The ABI between the data plane and user space, the other half: values and keys of the maps (events.h: records).
+ * killswitch/kernel/abi.py is the twin of both, and a test compares them through the object's BTF. */
+#ifndef KS_VALUES_H
+#define KS_VALUES_H
+
+#include "events.h"
+
+/* Field by field, never read-modify-written as a whole: user space stores through a mapping while programs run.
+ * The first four fields never move: an upgrade reads them from the older generation. */
+struct workload {
+	u64 cgroup_id;
+	u64 policies; /* bit set of the policies that apply */
+	u8 severed;
+	u8 frozen;
+	u8 terminated;
+	u8 unattended; /* severed by the programs themselves, because no daemon was there for longer than grace_ms */
+	u32 grace_ms;  /* how long it may go on without a daemon; 0 = for ever */
+};
+
+struct control {
+	u32 watched;     /* number of workloads: 0 = programs that run for the whole host return at once */
+	u32 active;      /* which half of the policy tables is in force */
+	u64 heartbeat_ns; /* CLOCK_MONOTONIC, when the daemon last looked at what we tell it */
+};
+
+struct cgroup_slot {
+	u64 cgroup_id; /* 0 = user space has not set it yet */
+	u32 slot;
+	u32 padding;
+};
+
+struct process_place {
+	u64 cgroup_id;
+	u64 workload;
+	u32 slot;
+	u32 padding;
+};
+
+struct predicate_set {
+	u64 word[PREDICATE_WORDS];
+};
+
+/* What the tables said of the program that a process runs. */
+struct process_bits {
+	struct predicate_set bits;
+	u64 start_ticks;
+	u32 generation; /* of the tables that said it */
+	u32 padding;
+};
+
+#define WIRE_CHUNK 128 /* bytes that are taken out of a packet at a time */
+#define NAME_PIECE 32  /* the same, while names are looked for */
+
+/* Who made a socket: an accepted connection begins with what its listening socket had. */
+struct wire_maker {
+	struct process_bits program;
+	u64 cgroup_id;
+	u64 told_ns; /* when a datagram of it was last an event */
+	u32 pid;
+	u32 uid;
+	char comm[COMM_BYTES];
+	u8 outbound; /* it was connected */
+	u8 padding[7];
+};
+
+/* How far one direction of a flow has been walked. */
+struct wire_walk {
+	struct predicate_set bits;
+	u32 state;
+	u32 next_seq; /* TCP: of the byte that comes next */
+	u32 walked;
+	u8 begun;
+	u8 over; /* its first bytes need no walking any more */
+	u8 done; /* nothing more is to be judged this way */
+	u8 padding[1];
+	u8 chunk[WIRE_CHUNK];
+};
+
+/* How far the names in what a flow sends have been read: see names.h. */
+struct name_parser {
+	u32 skip;   /* bytes to be passed over */
+	u32 number; /* that is being read */
+	u32 left;   /* bytes of the TLS record, or of the DNS message */
+	u32 inner;  /* bytes of the list of extensions */
+	u16 start;
+	u16 state;
+	u16 name_left; /* bytes of the server's name, or of the label */
+	u16 questions;
+	u8 phase;
+	u8 wanted; /* bytes that the number still lacks */
+	u8 head;   /* bytes of the record's header that were read; of DNS: the name has begun */
+	u8 server; /* this extension is the server's name */
+	u8 ends;   /* the name has ended: a NUL is to be walked */
+	u8 over;
+	u8 kept; /* the name has met something; it is whole, and not to be overwritten */
+	u8 name_len;
+	u8 kind;
+	u8 unread; /* something was there that could not be read to its end */
+	u8 here; /* bytes in the chunk */
+	u8 padding[1];
+	u32 taken; /* bytes of what is being read that have been */
+	u32 ahead; /* bytes of the packet that have not */
+	u8 name[WIRE_NAME];
+	u8 chunk[NAME_PIECE];
+};
+
+/* What is known of a TCP flow. Each direction writes its own half: the two may run at one time. */
+struct wire_flow {
+	struct wire_walk walk[WIRE_DIRECTIONS];
+	struct name_parser names; /* in what is sent */
+	u32 generation; /* of the tables that walk it */
+	u8 denied;
+	u8 padding[3];
+	u8 kept[WIRE_DIRECTIONS][2 * WIRE_KEPT]; /* masked offset + largest part */
+};
+
+struct flow {
+	u64 tx_packets;
+	u64 tx_bytes;
+	u64 tx_dropped;
+	u64 rx_packets;
+	u64 rx_bytes;
+	u64 rx_dropped;
+};
+
+#define TRAFFIC_BURSTS 16 /* a power of two; the last of each direction are kept */
+
+/* Payload that went one way without a pause. */
+struct traffic_burst {
+	u64 began_ns; /* CLOCK_MONOTONIC */
+	u32 bytes;
+	u32 span_us;
+	u32 packets;
+	u32 padding;
+};
+
+struct traffic_way {
+	u64 bytes; /* of payload, each counted once */
+	u64 last_ns;
+	u32 next_seq; /* TCP: behind the last byte that was counted */
+	u32 bursts;   /* begun so far; number n lies at n modulo TRAFFIC_BURSTS */
+	u32 finished; /* TCP: its end was announced */
+	u32 padding;
+	struct traffic_burst burst[TRAFFIC_BURSTS];
+};
+
+/* A connection that a workload has made, TCP or UDP: by its socket's cookie. */
+struct traffic {
+	u64 workload;
+	u64 start_ticks; /* of the process that connected */
+	u64 began_ns;
+	u64 last_ns;
+	u64 holder_start; /* of the last program that began with it as a standard file */
+	u8 local[16]; /* IPv4 in the first four */
+	u8 remote[16];
+	char comm[COMM_BYTES];
+	u32 pid;
+	u32 uid;
+	u32 holder_pid; /* 0 = none did */
+	u16 local_port; /* host order; 0 = nothing was sent yet */
+	u16 remote_port;
+	u8 family;
+	u8 protocol;
+	u8 reset;
+	u8 stdio; /* bit n: it was descriptor n of the holder */
+	u8 padding[4];
+	struct traffic_way way[WIRE_DIRECTIONS];
+};
+
+/* When something last happened to any of them: user space looks no further while this stands still. */
+struct traffic_activity {
+	u64 last_ns;
+};
+
+struct losses {
+	u64 count[LOSS_REASONS];
+};
+
+struct dfa_row {
+	u16 next[256];
+};
+
+struct clause {
+	struct predicate_set mask;
+	struct predicate_set value;
+	u32 policy;
+	u8 kill;
+	u8 sever;
+	u8 deny;
+	u8 padding[1];
+};
+
+struct grammar {
+	u32 gate;
+	u32 start;
+};
+
+struct policy_meta {
+	u32 generation; /* 0 = no tables */
+	u32 n_clauses;
+	u32 n_grammars;
+	u32 n_inodes;
+	u32 start_name;
+	u32 start_path;
+	u32 start_parent;
+	u32 start_args;
+	u32 n_wire_clauses; /* they lie behind the others */
+	u32 start_sent;     /* 0 = no rule looks at the wire this way */
+	u32 start_received;
+	u32 start_host;
+	u32 start_address4;
+	u32 start_address6;
+	u32 start_port;
+	u32 padding;
+	struct predicate_set wire_bits; /* those that the flow decides; the rest are of the process's program */
+	struct predicate_set told_bits; /* of those, the ones that are worth an event */
+	struct grammar grammars[MAX_GRAMMARS];
+};
+
+struct inode_key {
+	u64 inode;
+	u32 device;
+	u32 half;
+};
+
+struct sendmsg_key {
+	u8 address[16];
+	u32 pid;
+	u16 port;
+	u16 family;
+};
+
+struct cpu_key {
+	u64 start_ticks;
+	u32 pid;
+	u32 padding;
+};
+
+struct cpu_value {
+	u64 workload;
+	u64 samples;
+	u64 kernel_samples;
+	u64 program;       /* inode number of the executable */
+	u64 read_bytes;    /* what the process has read so far, by whatever call, and written */
+	u64 written_bytes;
+};
+
+struct hot_key {
+	u64 start_ticks;
+	u64 address;
+	u32 pid;
+	u32 padding;
+};
+
+/* The code is that of the first sample at this address: what ran, even if it is gone or rewritten a moment later. */
+struct hot_value {
+	u64 samples;
+	u8 code_len; /* 0 = could not be read then */
+	u8 padding[7];
+	u8 code[CODE_BYTES];
+};
+
+#endif

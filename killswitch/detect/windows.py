@@ -1,0 +1,74 @@
+"""What is judged over a while, and not by one event of the kernel's: CPU load, window by window, and what went over connections.
+
+Each has rules put to it and yields ``Case``: rules that have matched. What is answered to them is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from killswitch.detect.judge import Judge, Judged
+from killswitch.detect.load import LoadTable, asks_of_whole
+from killswitch.detect.pool import Pool
+from killswitch.detect.processes import Process
+from killswitch.detect.relay import RELAY, find
+from killswitch.detect.workload import RuleKey, Workload
+from killswitch.events import Cpu
+from killswitch.policy.compiled import CompiledRule
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Rules (one or more) that have matched one event of a workload: what one answer is to be given to."""
+
+    event: Judged
+    process: Process | None
+    rules: Sequence[CompiledRule]
+    held_ns: Mapping[RuleKey, int] = field(default_factory=dict)  # how long a ``for:`` rule has held
+    reasons: str = ""  # for people
+
+
+def load_of_process(judge: Judge, loads: LoadTable, workload: Workload, event: Cpu) -> Iterator[Case]:
+    """What one process did in one window, and the windows before."""
+    if Cpu not in judge.judges:
+        return
+    process = workload.processes.get(event.pid, event.start_ticks)
+    more = {**judge.held_outside(workload, event), **loads.fields(event)}
+    yield from _load(judge, workload, event, process, more)
+
+
+def load_of_whole(judge: Judge, workload: Workload, pool: Pool, now: int) -> Iterator[Case]:
+    """What all processes of the workload did together since the last time: to be asked once a window."""
+    window = pool.close_window(now)
+    if not window or Cpu not in judge.judges:
+        return
+    event = Cpu(now, workload.id, 0, 0, window, pool.cores, pool.kernel_share, ())
+    more = {**judge.held_outside(workload, event), **pool.fields(now)}
+    yield from _load(judge, workload, event, None, more)
+
+
+def _load(
+    judge: Judge, workload: Workload, event: Cpu, process: Process | None, more: Mapping[str, object]
+) -> Iterator[Case]:
+    """Rules on ``cpu``: of one process, or (``pid`` 0) those that ask only about the workload as a whole."""
+    matches = judge.matches(workload, event, process, more)
+    rules = {(r.policy.name, r.rule.id): r for r in matches if asks_of_whole(r) is (event.pid == 0)}
+    holding = [(key, r.rule.for_ns) for key, r in rules.items()]
+    due = dict(workload.sustained((event.pid, event.start_ticks), holding, event.time_ns, event.window_ns))
+    if due:  # what ran is judged, and not kept
+        yield Case(replace(event, code=()), process, [rules[key] for key in due], due)
+
+
+def relays(judge: Judge, workload: Workload, now: int) -> Iterator[Case]:
+    """What went over the workload's connections since the last time, where it has the shape of a relay."""
+    moved = workload.traffic.take_moved()
+    if not moved or not judge.relaying:
+        return
+    for relay in find(workload.traffic, moved):
+        event = replace(relay.outer, time_ns=now, bursts=())
+        process = workload.processes.get(event.pid, event.start_ticks)
+        more = {**judge.held_outside(workload, event), **relay.fields}
+        rules = [r for r in judge.matches(workload, event, process, more) if r.fields.intersection(RELAY)]
+        if rules:
+            yield Case(event, process, rules, reasons=relay.reasons)
