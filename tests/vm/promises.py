@@ -10,7 +10,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "1 first instruction": (
         "tests/kernel/test_dataplane_verdict.py", "tests/kernel/test_exec_forms.py", "tests/kernel/test_policy_agreement.py",
     ),
-    "2 no packet before judgement": ("tests/kernel/test_wire.py",),
+    "2 no packet before judgement": ("tests/kernel/test_wire.py", "tests/kernel/test_wire_names.py"),
     "3 severed is severed": (
         "tests/kernel/test_dataplane_sever.py", "tests/kernel/test_sockdiag.py", "tests/e2e/escapes",
     ),
@@ -18,10 +18,11 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "tests/kernel/test_contain.py", "tests/kernel/test_contain_unfreezable.py", "tests/kernel/test_cgroupfs.py",
     ),
     "5 it survives": (
-        "tests/kernel/test_dataplane_pins.py", "tests/e2e/test_survival.py",
+        "tests/kernel/test_dataplane_pins.py", "tests/e2e/test_survival.py", "tests/e2e/test_dead_man.py",
     ),
     "6 never silently less": ("tests/e2e/test_cannot_run_here.py",),
     "7 the operator keeps the way in": ("tests/e2e/test_orders.py",),
+    "behaviour is seen": ("tests/kernel/test_traffic.py", "tests/kernel/test_stdio.py", "tests/kernel/test_signals.py"),
     "8 not the wrong one": ("tests/kernel/test_contain_protected.py", "tests/kernel/test_pidfd.py"),
 }  # fmt: skip
 
@@ -29,6 +30,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
 QUICK = (
     "tests/kernel/test_dataplane_process.py", "tests/kernel/test_dataplane_verdict.py", "tests/kernel/test_dataplane_sever.py",
     "tests/kernel/test_dataplane_pins.py", "tests/kernel/test_wire.py", "tests/kernel/test_contain.py",
+    "tests/kernel/test_cgroupfs.py", "tests/kernel/test_signals.py", "tests/kernel/test_traffic.py",
 )  # fmt: skip
 
 
