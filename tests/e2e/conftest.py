@@ -33,9 +33,12 @@ def make_daemon() -> Iterator[Callable[..., Daemon]]:
         return made[-1]
 
     yield make
+    logs = [daemon.log() for daemon in made if daemon.log_file.exists()]
     with contextlib.ExitStack() as stack:
         for daemon in made:
             stack.callback(daemon.remove)
+    for log in logs:  # what the daemon swallows so as to go on is a mistake of ours all the same
+        assert "Traceback" not in log, log[max(0, log.index("Traceback") - 500) :][:4000]
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from typing import TypeVar
 from killswitch.config import SHIPPED_POLICIES
 from killswitch.control.client import Client
 from killswitch.control.service import WorkloadInfo
+from killswitch.errors import KillswitchError
 from tests.rig import clean_host
 
 T = TypeVar("T")
@@ -220,14 +221,22 @@ class Daemon:
 
     def tidy(self) -> None:
         """Release, end and remove every workload; the daemon goes on."""
-        for w in self.client.workloads():
-            if str(w.desired) != "free":
-                self.client.release(w.cgroup, "end of the test")
+        self._release_all()
         self._end_children()
         for path in self.cgroup_dir.iterdir():
             if path.is_dir():
                 clean_host.remove_cgroup(path)
-        self.wait_for("all gone", lambda: not self.client.workloads())
+        # What was found a moment ago may have been contained after its release, and is kept as contained though it is gone.
+        self.wait_for("all gone", lambda: self._release_all() == 0)
+
+    def _release_all(self) -> int:
+        """How many workloads there were."""
+        found = self.client.workloads()
+        for w in found:
+            if str(w.desired) != "free":
+                with contextlib.suppress(KillswitchError):  # gone in between
+                    self.client.release(w.cgroup, "end of the test")
+        return len(found)
 
     def remove(self) -> None:
         """End it and take away everything of it: pins (and so every program), cgroups with their processes, files."""
