@@ -14,10 +14,12 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from killswitch.daemon.core import Core
+from killswitch.daemon.workers import Workers
 from killswitch.errors import KernelError
 from killswitch.events import Exec, File, Lost, WorkloadAdded
 from killswitch.kernel import cgroupfs, procfs
@@ -25,11 +27,14 @@ from killswitch.kernel.fanotify import open_below
 from killswitch.kernel.filewatch import HOST, Change, FileWatch, Fresh
 
 log = logging.getLogger("killswitch.files")
+T = TypeVar("T")
 
 CONTENT = 64 << 10  # bytes of a file that rules see
 WAIT = 0.4  # seconds for the fork and the exec of a writer that has ended: rings that do not wake us are looked at every 0.25
 MAX_WAITING = 4096  # changes whose writer is not known yet
 MAX_READING = 64  # files that are read at the same time
+READING_SECONDS = 5.0  # a file of a workload may lie where nobody answers
+MARKING_SECONDS = 30.0  # the same of its folders; hundreds are marked at once
 MAX_ROOTS = 256
 MAX_NEW = 1024  # processes whose root is still to be looked at
 _PRIVATE = ("accounts", "cgroup", "killswitch")  # kinds of place whose files are not read
@@ -48,6 +53,9 @@ class Files:
         self._owners: dict[int, int] = {}  # root -> workload
         self._homes: set[tuple[int, str]] = set()
         self._reading = 0
+        # Not the threads that workloads are ended with: whoever answers for a file system could hold those up.
+        self._readers = Workers("read-file", 2)
+        self._markers = Workers("mark-folders", 1)
         self._marking = asyncio.Lock()
         self._exploring = False
         self._numbers = HOST
@@ -84,12 +92,21 @@ class Files:
             return
         async with self._marking:
             base = _host_base(config.host_root)
-            await asyncio.to_thread(watch.add_root, HOST, base)
+            await self._mark(lambda: watch.add_root(HOST, base), "the host's")
             for directory in (config.state_dir, config.runtime_dir, config.pin_dir, *config.policy_dirs):
                 await asyncio.to_thread(self._mark_own, watch, str(directory), "killswitch")
             for w in self._core.workloads:
                 await asyncio.to_thread(self._mark_own, watch, str(self._core.path_of(w.cgroup)), "cgroup")
         log.info("places of persistence are looked at: %d directories", watch.directories)
+
+    async def _mark(self, work: Callable[[], T], whose: str) -> T | None:
+        """What ``work`` gives; None when it waits for a file system that does not answer."""
+        try:
+            return await self._markers.run(work, MARKING_SECONDS)
+        except TimeoutError as e:
+            log.warning("folders not looked at for changes: %s: they do not answer: %s", whose, e)
+            self._core.tell(Lost(time.monotonic_ns(), 0, "file_places_unmarked", 1))
+            return None
 
     @staticmethod
     def _mark_own(watch: FileWatch, directory: str, kind: str) -> None:
@@ -149,7 +166,8 @@ class Files:
                 batch = list(self._new)
                 self._new.clear()
                 async with self._marking:
-                    await asyncio.to_thread(self._look_at, self._watch, batch)
+                    watch = self._watch
+                    await self._mark(lambda w=watch, b=batch: self._look_at(w, b), "workloads'")  # type: ignore[misc]
                 await asyncio.sleep(0.02)  # execs in a storm are looked at together
         finally:
             self._exploring = False
@@ -197,8 +215,8 @@ class Files:
     async def _enter(self, watch: FileWatch, fresh: list[Fresh]) -> None:
         for directory in fresh:
             async with self._marking:
-                found = await asyncio.to_thread(watch.enter, directory)
-            self._take(found)
+                found = await self._mark(lambda d=directory: watch.enter(d), directory.path)  # type: ignore[misc]
+            self._take(found or ())
 
     def _take(self, changes: Iterable[Change]) -> None:
         now = time.monotonic()
@@ -254,9 +272,14 @@ class Files:
             self._tell(change, workload, start_ticks, b"")
 
     async def _read(self, change: Change, workload: int, start_ticks: int) -> None:
+        content = b""
         try:
             base = self._watch.base(change.root) if self._watch else ""
-            content = await asyncio.to_thread(read_content, base, change) if base else b""
+            if base:
+                content = await self._readers.run(lambda: read_content(base, change), READING_SECONDS)
+        except TimeoutError as e:
+            log.warning("content of %s not read: %s", change.path, e)
+            self._core.tell(Lost(time.monotonic_ns(), workload, "file_content_unread", 1))
         finally:
             self._reading -= 1
         self._tell(change, workload, start_ticks, content)

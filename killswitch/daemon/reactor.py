@@ -55,6 +55,9 @@ _LOUD = (Level.HIGH, Level.CRITICAL)
 MAX_REREADS = 64  # long command lines that are read at the same time
 MAX_INSPECTIONS = 512  # programs that wait to be inspected
 INSPECTION_SECONDS = 5.0  # a file of a workload may lie where nobody answers
+ARGUMENTS_SECONDS = 2.0  # the same of its memory
+CODE_SECONDS = 5.0
+SURVEY_SECONDS = 30.0  # all programs of a workload
 SURVEYED_AT_ONCE = 32  # running programs that are judged before others are served
 
 
@@ -65,6 +68,10 @@ class Reactor:
         self._rereading = 0
         self._inspection = Inspection()
         self._workers = Workers("inspect", 2)
+        # A process's memory may lie on a file that nobody answers for. Each has threads of its own: none of these reads may
+        # take those with which workloads are ended, or hold up another kind of reading.
+        self._arguments = Workers("arguments", 2)
+        self._code = Workers("code", 2)
         self._surveying = False
         self._surveyed: set[int] = set()  # workloads whose processes were judged when they were first watched
         self._late: defaultdict[int, set[asyncio.Task[Any]]] = defaultdict(set)  # workload -> what still judges it
@@ -128,9 +135,12 @@ class Reactor:
         engine, compiled = core.engine, core.compiled
         if engine is None or compiled is None:
             return
-        programs = await asyncio.to_thread(
-            running, core.path_of(w.cgroup), w.id, engine.workloads.asked_for(w.id), compiled
-        )
+        path, asked_for = core.path_of(w.cgroup), engine.workloads.asked_for(w.id)
+        try:
+            programs = await self._arguments.run(lambda: running(path, w.id, asked_for, compiled), SURVEY_SECONDS)
+        except TimeoutError as e:
+            self._unread(w.id, "running programs not judged: one does not answer", e)
+            return
         for number, event in enumerate(programs, 1):
             tell_program(core, event)
             incident = core.incidents.get(w.incident)
@@ -246,12 +256,18 @@ class Reactor:
             refused = Receipt(step, Outcome.REFUSED, w.id, started, time.monotonic_ns(), {}, str(e))
             core.receipt(refused, w, core.incidents.get(command.incident))
 
+    def _unread(self, workload: int, reason: str, why: Exception) -> None:
+        log.warning("%s: %s", reason, why)
+        self.handle(Lost(time.monotonic_ns(), workload, reason, 1))
+
     async def _judge_whole(self, event: Exec) -> None:
         """A command line longer than the kernel's window is judged in full: padding must hide nothing."""
         try:
             compiled = self._core.compiled
             try:
-                raw = await asyncio.to_thread(_command_line, event)
+                raw = await self._arguments.run(lambda: _command_line(event), ARGUMENTS_SECONDS)
+            except TimeoutError as e:
+                self._unread(event.workload, "command line not read whole: its memory does not answer", e)
             except Gone:
                 log.info("command line not read whole: process %d has ended; judged by its first bytes", event.pid)
             else:
@@ -271,8 +287,11 @@ class Reactor:
     async def _read_code(self, command: ReadCode) -> None:
         try:
             asked = command.workload, command.pid, command.start_ticks, command.hot, command.code, command.data
-            code = await asyncio.to_thread(codereader.read_code, *asked)
+            code = await self._code.run(lambda: codereader.read_code(*asked), CODE_SECONDS)
             flows = self._core.plane.flows(command.workload)
+        except TimeoutError as e:
+            self._unread(command.workload, "code not read: the process's memory or files do not answer", e)
+            return
         except KernelError as e:
             log.debug("code of process %d not read: %s", command.pid, e)
             return

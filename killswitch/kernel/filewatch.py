@@ -60,7 +60,7 @@ class _Marked:
 
 
 class FileWatch:
-    """``read`` and ``forget`` by one thread; ``add_root``, ``add_directory`` and ``enter`` by another, one at a time."""
+    """``read`` and ``forget`` by one thread; ``add_root``, ``add_directory`` and ``enter`` by others, of which any may hang."""
 
     def __init__(self, places: Iterable[Place] = PLACES) -> None:
         """Raises NotSupported, KernelError."""
@@ -101,12 +101,11 @@ class FileWatch:
     def add_directory(self, path: str, kind: str) -> None:
         """Look at every file of this directory of the host. Raises KernelError."""
         spot = Spot([("*", kind)])
-        with self._lock:
-            fd = os.open(path, _OPEN | os.O_CLOEXEC)
-            try:
-                self._watch(fd, _Marked(HOST, path, spot))
-            finally:
-                os.close(fd)
+        fd = os.open(path, _OPEN | os.O_CLOEXEC)
+        try:
+            self._watch(fd, _Marked(HOST, path, spot))
+        finally:
+            os.close(fd)
 
     def enter(self, fresh: Fresh) -> list[Change]:
         """Look at a directory that was made, and at those below it; what lies there already was put there meanwhile."""
@@ -153,24 +152,23 @@ class FileWatch:
     def _mark(self, root: int, top: int, path: str, spot: Spot) -> bool:
         if not spot.names and path in _BUSY:
             return True
-        with self._lock:
-            try:
-                fd = open_below(top, path, _OPEN)
-            except OSError as e:
-                if e.errno not in (errno.ENOENT, errno.ENOTDIR):
-                    self._problem(path, e)
-                return False
-            try:
-                self._watch(fd, _Marked(root, path, spot))
-                for name in _subdirectories(fd) if spot.deep else ():
-                    below = spot.into(name)
-                    if below is not None:
-                        self._watch_below(fd, name, _Marked(root, f"{path}/{name}", below))
-            except (OSError, KernelError) as e:
+        try:
+            fd = open_below(top, path, _OPEN)
+        except OSError as e:
+            if e.errno not in (errno.ENOENT, errno.ENOTDIR):
                 self._problem(path, e)
-                return False
-            finally:
-                os.close(fd)
+            return False
+        try:
+            self._watch(fd, _Marked(root, path, spot))
+            for name in _subdirectories(fd) if spot.deep else ():
+                below = spot.into(name)
+                if below is not None:
+                    self._watch_below(fd, name, _Marked(root, f"{path}/{name}", below))
+        except (OSError, KernelError) as e:
+            self._problem(path, e)
+            return False
+        finally:
+            os.close(fd)
         return True
 
     def _watch_below(self, above: int, name: str, marked: _Marked) -> None:
@@ -184,14 +182,15 @@ class FileWatch:
         """Known before it is marked, so that its first event is understood. Who came first keeps a shared directory, but
         the workload's own view never hides a place of the host's."""
         node = fanotify.node_of(fd)
-        if node not in self._known:
-            if len(self._known) >= MAX_DIRECTORIES:
-                raise KernelError(
-                    "watch directories", errno.ENOSPC, f"{MAX_DIRECTORIES} are watched, which is the most"
-                )
-            self._known[node] = marked
-        elif self._known[node].root == marked.root or marked.root == HOST:
-            self._known[node] = marked
+        with self._lock:  # not around anything that touches a file system: that may never come back
+            if node not in self._known:
+                if len(self._known) >= MAX_DIRECTORIES:
+                    raise KernelError(
+                        "watch directories", errno.ENOSPC, f"{MAX_DIRECTORIES} are watched, which is the most"
+                    )
+                self._known[node] = marked
+            elif self._known[node].root == marked.root or marked.root == HOST:
+                self._known[node] = marked
         spot = marked.spot
         mask = fanotify.CREATE | fanotify.MOVED_TO
         if spot.names:

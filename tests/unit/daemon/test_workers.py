@@ -54,3 +54,34 @@ def test_past_a_limit_no_more_threads_are_started() -> None:
             gate.set()
 
     asyncio.run(scene())
+
+
+def test_who_waits_behind_one_that_hangs_is_served_when_it_is_given_up() -> None:
+    async def scene() -> None:
+        workers, gate = Workers("test", 1), threading.Event()
+        try:
+            hangs = asyncio.ensure_future(workers.run(gate.wait, 0.05))
+            await asyncio.sleep(0)
+            waits = asyncio.ensure_future(workers.run(lambda: "served", 10))
+            with pytest.raises(TimeoutError, match="not done"):
+                await hangs
+            assert await asyncio.wait_for(waits, 10) == "served"  # and nobody had to hand in another
+        finally:
+            gate.set()
+
+    asyncio.run(scene())
+
+
+def test_who_waits_when_the_last_thread_hangs_is_told_so() -> None:
+    async def scene() -> None:
+        workers, gate = Workers("test", 1), threading.Event()
+        try:
+            work = [asyncio.ensure_future(workers.run(gate.wait, 0.001)) for _ in range(MAX_LOST + 3)]
+            done, waiting = await asyncio.wait(work, timeout=10)
+            assert not waiting
+            assert all(isinstance(task.exception(), TimeoutError) for task in done)
+            assert workers.waiting == 0
+        finally:
+            gate.set()
+
+    asyncio.run(scene())
