@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from killswitch.errors import Gone, KernelError
 from killswitch.events import Exec
 from killswitch.facts import Facts
-from killswitch.kernel import processfiles, procfs
+from killswitch.kernel import processfiles, procfs, syscalls
 from killswitch.kernel.processfiles import ProcessFiles
 from killswitch.policy import configfiles, elf, fileglob, runners, sshargv, sshconfig
 from killswitch.policy.compiled import Compiled
@@ -66,7 +66,7 @@ class Inspection:
         if not wants & _CONTENT and ("ssh.forward" not in wants or not compiled.recogniser):
             return Facts()
         try:
-            found = os.stat(f"/proc/{event.pid}/exe")  # noqa: PTH116
+            found = syscalls.stat_unasked(f"/proc/{event.pid}/exe")
         except OSError:
             return None
         if found.st_ino != event.inode and not _runs(event):
@@ -145,7 +145,7 @@ _CONTENT = frozenset({"file.program", "file.hash.sha256"})
 _CONFIG = frozenset({"process.config", "process.named_files"})
 
 
-def _identity(s: os.stat_result) -> Identity:
+def _identity(s: os.stat_result | syscalls.Known) -> Identity:
     return s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
 
 

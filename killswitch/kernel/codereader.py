@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from killswitch.errors import Gone, KernelError
-from killswitch.kernel import procfs
+from killswitch.kernel import procfs, syscalls
 from killswitch.kernel.procfs import Mapping
 from killswitch.machinecode import Code, CodeBlock, Source, Surroundings
 
@@ -191,7 +191,7 @@ def _descriptors(pid: int) -> tuple[list[Source], bool, bool]:
     for name in names[:MAX_DESCRIPTORS]:
         path = folder / name
         with contextlib.suppress(OSError):
-            mode, what = path.lstat().st_mode, path.stat()
+            mode, what = path.lstat().st_mode, syscalls.stat_unasked(str(path))
             readable, writable = bool(mode & 0o400), bool(mode & 0o200)
             if st.S_ISCHR(what.st_mode):
                 discards = discards or (what.st_rdev == _NULL and writable)
@@ -201,7 +201,7 @@ def _descriptors(pid: int) -> tuple[list[Source], bool, bool]:
     return sorted(found, key=lambda s: (s.kind, s.inode)), discards, msr
 
 
-def _kind(what: os.stat_result) -> str:
+def _kind(what: syscalls.Known) -> str:
     mode = what.st_mode
     if st.S_ISREG(mode):
         return "file"
