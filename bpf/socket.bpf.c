@@ -158,16 +158,14 @@ int on_sockops(struct bpf_sock_ops *ctx)
 	to = ctx->args[1];
 	ctx->reply = -1;
 	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
-		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+		/* Others' programs may have asked for calls of their own: none is taken from them, here or later. */
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 		return 1;
 	}
 	if (ctx->op != BPF_SOCK_OPS_TCP_LISTEN_CB && ctx->op != BPF_SOCK_OPS_STATE_CB)
 		return 1;
-	if (ctx->op == BPF_SOCK_OPS_STATE_CB && (from != BPF_TCP_SYN_SENT || to != BPF_TCP_CLOSE)) {
-		if (from == BPF_TCP_SYN_SENT)
-			bpf_sock_ops_cb_flags_set(ctx, 0); /* it is answered: its further life is its own */
+	if (ctx->op == BPF_SOCK_OPS_STATE_CB && (from != BPF_TCP_SYN_SENT || to != BPF_TCP_CLOSE))
 		return 1;
-	}
 	w = attached_workload(&slot);
 	if (!w)
 		return 1;
