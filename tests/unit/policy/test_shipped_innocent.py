@@ -7,6 +7,7 @@ import shlex
 import pytest
 
 from killswitch.commands import Response
+from killswitch.events import Exec, Facts
 from killswitch.policy.compile import compile_policies
 from killswitch.policy.compiled import Compiled
 from killswitch.policy.inline import build_event
@@ -254,7 +255,39 @@ SYSTEM = r"""
 /usr/sbin/tcpdump -u -p -i lo port 3333
 """
 
-LINES = [line for group in (BUILDS, REMOTE, TEXTS, SYSTEM) for line in group.strip().splitlines()]
+TOOLS = r"""
+/usr/bin/qemu-aarch64 /usr/bin/make -C /src/xmrig
+/usr/bin/qemu-x86_64 -L /x /usr/bin/git clone https://x.example/xmrig
+/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --list /opt/xmrig
+/usr/bin/wine64 cmake.exe --build C:/xmrig
+/usr/bin/python3.11 calibrate.py --rig-id cam0 --algo=cnn
+/usr/bin/python3.11 train.py -o storage.example:9000 -u user --algo=cnn
+/usr/bin/nc -klvp 9000 -e /bin/cat
+/usr/bin/nc -lvnkp 4444 -e /bin/cat
+/usr/bin/nc -c db.example 443
+/usr/bin/nc -zv 10.0.0.1 22
+/usr/bin/busybox nc -ll -p 80 -e /bin/cat
+/usr/bin/socat TCP:ip6-localhost:1 EXEC:cat
+/usr/bin/socat TCP:localhost:8000 TCP:localhost:9000
+/usr/bin/socat TCP-LISTEN:2375,fork UNIX-CONNECT:/run/docker.sock
+/usr/bin/ngrok config edit http
+/usr/bin/ngrok http --help
+/usr/bin/cloudflared tunnel create run
+/usr/bin/cloudflared tunnel info run
+/usr/bin/cloudflared tunnel delete --token=x
+/usr/bin/cloudflared access tcp --hostname h --url localhost:2222
+/usr/bin/frpc tcp --help
+/usr/bin/bore local --help
+/usr/bin/zrok share --help
+/usr/bin/code tunnel --help
+/usr/bin/devtunnel host --help
+/usr/bin/tailscale funnel status
+/usr/bin/tailscale ssh host
+/usr/bin/node server.js lt --port 3000
+/usr/bin/npx vite --port 3000
+"""
+
+LINES = [line for group in (BUILDS, REMOTE, TEXTS, SYSTEM, TOOLS) for line in group.strip().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +304,9 @@ def test_ordinary_work_is_not_stopped(compiled: Compiled, line: str) -> None:
     executable, *arguments = shlex.split(line)
     fields = {"process.executable": executable, "process.args": (executable.rpartition("/")[2], *arguments)}
     event, extra = build_event("exec", fields)
-    found = compiled.matches(event, (1 << len(compiled.policies)) - 1, extra)
+    policies = (1 << len(compiled.policies)) - 1
+    assert isinstance(event, Exec)
+    found = (*compiled.matches(event, policies, extra), *compiled.later(event, policies, Facts(), extra))
     assert [one.rule.id for one in found if set(one.rule.response) - {Response.ALERT}] == []
-    bits = compiled.predicates(event)  # type: ignore[arg-type]
+    bits = compiled.predicates(event)
     assert compiled.clause(bits, (1 << len(compiled.policies)) - 1) == -1, "the kernel would"

