@@ -144,13 +144,6 @@ class Engine:
         rules = _new(self._judge.later(workload, event, process), event.exec, found)
         return self._act(workload, Case(event.exec, process, rules)).commands() if rules else []
 
-    def wants_hot(self, workload: int | None = None) -> bool:
-        """Whether a loaded rule asks what the code is that runs (in this workload): if not, no hot addresses are needed."""
-        if workload is None:
-            return bool(self._judge.hashing)
-        known = self.workloads.get(workload)
-        return known is not None and bool(self._judge.hashing & known.policies)
-
     # --- processes ---------------------------------------------------------------------------------------------------
 
     def _exec(self, workload: Workload, event: Exec) -> list[Command]:

@@ -25,7 +25,6 @@ from benchmarks.eval.site import GATEWAY4, GATEWAY6, PLACES, PLACES6, SERVICES
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SECRET = b"ks-secret: what only the inside may read\n"
-ECHO_LIMIT = 64 << 20
 
 
 class World:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import difflib
 from typing import NamedTuple
 
-LAST = 63  # the sets have 64 bits
-
 
 class Capability(NamedTuple):
     bit: int

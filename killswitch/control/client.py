@@ -44,14 +44,6 @@ OPTIONS = (
 )
 
 
-def choose_socket(admin: Path, view: Path) -> Path:
-    """The most powerful socket that this user may open; ``admin`` when neither is there, for the error message."""
-    for path in (admin, view):
-        if os.access(path, os.W_OK):
-            return path
-    return admin if not view.exists() else view
-
-
 class Client:
     """Use as a context manager, or ``close``. ``timeout`` (seconds) replaces the default of every call but streams."""
 

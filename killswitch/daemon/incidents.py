@@ -70,9 +70,6 @@ class Incidents:
             del self._all[old.id]
         return incident
 
-    def open_of(self, workload: int) -> Incident | None:
-        return next((i for i in self._all.values() if i.workload == workload and not i.closed_unix), None)
-
     def open(self) -> list[Incident]:
         return [i for i in self._all.values() if not i.closed_unix]
 

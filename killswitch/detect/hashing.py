@@ -62,7 +62,6 @@ class Score:
     value: float  # 0..1
     shape: str  # the best one, "" = none
     reasons: tuple[str, ...]  # for people
-    input_rate: float  # bytes moved for each second of CPU time
     algorithms: tuple[str, ...] = ()  # whose constants were found
 
     @property
@@ -71,7 +70,7 @@ class Score:
         return f"hashing score {self.value:.2f}" + (f" ({', '.join(self.reasons)})" if self.reasons else "")
 
 
-NOTHING = Score(0.0, "", (), 0.0)
+NOTHING = Score(0.0, "", ())
 
 
 def score(code: Code, previous: Code | None = None, *, kernel_share: float = 0.0) -> Score:
@@ -81,7 +80,7 @@ def score(code: Code, previous: Code | None = None, *, kernel_share: float = 0.0
     """
     mix = measure(code.machine, code.blocks)
     if mix is None:
-        return Score(0.0, "", (f"cannot be told from {len(code.blocks)} blocks of {code.machine} code",), 0.0)
+        return Score(0.0, "", (f"cannot be told from {len(code.blocks)} blocks of {code.machine} code",))
     shape, value = best(mix)
     if value < 0.05:
         return NOTHING
@@ -104,7 +103,7 @@ def score(code: Code, previous: Code | None = None, *, kernel_share: float = 0.0
         reasons.append(f"reads {taken.decoy / MB:.0f} MB per second of CPU time that can be no data")
     if kernel_share > 0.6:
         reasons.append(f"but {kernel_share:.0%} of its time is the kernel's")
-    return Score(round(value, 3), shape, tuple(reasons), taken.rate, algorithms)
+    return Score(round(value, 3), shape, tuple(reasons), algorithms)
 
 
 def best(mix: Mix) -> tuple[str, float]:

@@ -19,7 +19,6 @@ HERTZ = 99  # samples for each second of CPU time
 ENOUGH = 40  # samples: 0.4 s of CPU time
 EVERY_NS = 4_000_000_000
 PATIENCE_NS = 8_000_000_000  # a program that has not come to enough in this time goes with the others
-FORGOTTEN_NS = 120_000_000_000
 LOOKS = 2  # programs that are judged at one time
 MAX_PROGRAMS = 128
 SCORES = 3

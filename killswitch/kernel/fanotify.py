@@ -22,7 +22,7 @@ CHANGES = MODIFY | CLOSE_WRITE | MOVED_TO | CREATE
 LOSSES = DELETE | MOVED_FROM
 
 _CLOEXEC, _NONBLOCK, _UNLIMITED_MARKS, _REPORT_DFID_NAME = 0x1, 0x2, 0x20, 0xC00
-_ADD, _REMOVE, _ONLYDIR = 0x1, 0x2, 0x8
+_ADD, _ONLYDIR = 0x1, 0x8
 _DFID_NAME, _DFID = 2, 3  # FAN_EVENT_INFO_TYPE_*
 _METADATA_VERSION = 3
 _METADATA, _INFO, _HANDLE = struct.Struct("=IBBHQii"), struct.Struct("=BBH"), struct.Struct("=QIi")
@@ -50,7 +50,7 @@ class Record:
 
 
 class Group:
-    """A fanotify group. Not thread-safe but for ``mark`` and ``unmark``, which may be called from another thread."""
+    """A fanotify group. Not thread-safe but for ``mark``, which may be called from another thread."""
 
     def __init__(self) -> None:
         """Raises NotSupported (a kernel before 5.9), KernelError (no CAP_SYS_ADMIN, too many groups)."""
@@ -68,13 +68,7 @@ class Group:
     def mark(self, directory: int, mask: int) -> None:
         """Be told of ``mask`` in this open directory, and of its files with ``ON_CHILD``. Raises KernelError, NotSupported (a
         file system without handles or without an id of its own)."""
-        self._mark(_ADD, directory, mask)
-
-    def unmark(self, directory: int, mask: int) -> None:
-        self._mark(_REMOVE, directory, mask)
-
-    def _mark(self, what: int, directory: int, mask: int) -> None:
-        if _libc.fanotify_mark(self._fd, what | _ONLYDIR, ctypes.c_uint64(mask | ON_DIR), directory, None) < 0:
+        if _libc.fanotify_mark(self._fd, _ADD | _ONLYDIR, ctypes.c_uint64(mask | ON_DIR), directory, None) < 0:
             code = ctypes.get_errno()
             # ENODEV: a file system without an id; EXDEV: a subvolume, before 6.8.
             unsupported = code in (errno.ENODEV, errno.EXDEV)

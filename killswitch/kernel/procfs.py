@@ -6,7 +6,6 @@ A process that died but was not waited for (a zombie) still has its ``stat``; it
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 from collections.abc import Iterator
@@ -257,28 +256,6 @@ def io_counters(pid: int) -> Io:
     """Raises Gone, and KernelError (EACCES) for a process that we may not trace."""
     values = dict(line.split(b": ") for line in read_bytes(pid, "io").splitlines())
     return Io(*(int(values[k]) for k in (b"rchar", b"wchar", b"syscr", b"syscw")))
-
-
-def read_memory(pid: int, address: int, size: int) -> bytes:
-    """Up to ``size`` bytes at ``address``: fewer where the mapping ends. The process neither stops nor notices.
-
-    Raises Gone for a process without memory, KernelError (EIO) when nothing is mapped at the address.
-    """
-    try:
-        fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as e:
-        raise syscalls.error(f"open /proc/{pid}/mem", e) from e
-    try:
-        data = os.pread(fd, size, address)
-    except (OSError, OverflowError) as e:
-        cause = e if isinstance(e, OSError) else errno.EIO
-        hint = "nothing is mapped there"
-        raise syscalls.error(f"read {size} bytes at {address:#x} of process {pid}", cause, hint) from e
-    finally:
-        os.close(fd)
-    if not data and size:
-        raise Gone(f"read /proc/{pid}/mem", errno.ESRCH, "the process has no memory any more")
-    return data
 
 
 def executable_of(pid: int) -> Path:

@@ -218,7 +218,7 @@ class Ledger:
     # --- reading ------------------------------------------------------------------------------------------------
 
     def desired(self) -> dict[str, Desired]:
-        """How each cgroup is to be contained, by path; from memory. ``Desired.same_boot`` tells if its id still holds."""
+        """How each cgroup is to be contained, by path; from memory. Its id holds in the boot that it names."""
         with self._guard:
             return dict(self._desired)
 

@@ -35,10 +35,6 @@ class Desired:
     reason: str
     time_unix: float
 
-    def same_boot(self, boot_id: str) -> bool:
-        """Whether ``cgroup_id`` still names that cgroup, if it is there at all."""
-        return self.boot_id == boot_id
-
 
 @dataclass(frozen=True, slots=True)
 class IncidentRecord:

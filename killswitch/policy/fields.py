@@ -222,7 +222,6 @@ FIELDS: Mapping[str, Field] = {
 INSPECTED = frozenset(
     {"file.program", "file.hash.sha256", "ssh.config_unread", "process.config", "process.named_files", "process.env"}
 )
-TEXT_FIELDS = frozenset(name for name, field in FIELDS.items() if field.kind == "text")
 
 
 def values_of(name: str, event: Subject, extra: Mapping[str, object]) -> Values:

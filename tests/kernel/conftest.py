@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from killswitch.kernel.cgroupfs import find_mount
 from killswitch.kernel.dataplane import DataPlane
 from killswitch.kernel.mounts import ensure_bpffs
 from tests.kernel.cgroups import Cgroup
+from tests.rig.netns import FarSide
 
 PREFIX = f"ks-test-{os.getpid()}"
 PROGRAMS = Path(__file__).with_name("programs")
@@ -113,3 +115,16 @@ def compile_program(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
         return target
 
     return build
+
+
+@pytest.fixture
+def far() -> Iterator[FarSide]:
+    with FarSide() as made:
+        yield made
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        made.settimeout(20)
+        yield made

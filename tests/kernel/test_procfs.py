@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.errors import Gone, KernelError
+from killswitch.errors import Gone
 from killswitch.kernel import cgroupfs, codereader, procfs
 from tests.kernel.cgroups import Cgroup
 from tests.kernel.scene import SLEEPER, SPINNER, actor
@@ -40,14 +39,6 @@ def test_a_zombie_still_has_facts_and_one_waited_for_is_gone() -> None:
     assert not procfs.same(process.pid, facts.stat.start_ticks)
 
 
-def test_memory_is_read_where_it_is_and_refused_where_it_is_not() -> None:
-    buffer = ctypes.create_string_buffer(b"look at me, " * 100)
-    assert procfs.read_memory(os.getpid(), ctypes.addressof(buffer), 10) == b"look at me"
-    for address in (0, 1 << 63, (1 << 64) - 1):
-        with pytest.raises(KernelError, match="nothing is mapped there"):
-            procfs.read_memory(os.getpid(), address, 8)
-
-
 def test_code_is_read_with_its_mapping_and_samples_of_one_address_are_one_block(cgroup: Cgroup) -> None:
     with actor(cgroup, SPINNER) as a:
         text = next(m for m in procfs.mappings(a.pid) if "x" in m.permissions and "python" in m.name)
@@ -56,7 +47,9 @@ def test_code_is_read_with_its_mapping_and_samples_of_one_address_are_one_block(
         assert [(b.address, b.samples) for b in code.blocks] == [(text.start + 640, 9), (text.start, 7)]
         assert {len(b.code) for b in code.blocks} == {codereader.CODE_BYTES}
         assert {b.mapping for b in code.blocks} == {os.path.realpath(sys.executable)}
-        assert code.blocks[1].code == procfs.read_memory(a.pid, text.start, 64)
+        with Path(f"/proc/{a.pid}/mem").open("rb", buffering=0) as memory:
+            memory.seek(text.start)
+            assert code.blocks[1].code == memory.read(64)
         assert code.cpu_ns > 0 and code.read_bytes > 0 and code.read_calls > 0
 
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,13 +15,6 @@ from killswitch.kernel.dataplane import DataPlane
 from tests.kernel.cgroups import Cgroup
 
 CONNECT = "import os, socket, subprocess, sys\nc = socket.create_connection(('127.0.0.1', {port}))\n"
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        made.settimeout(20)
-        yield made
 
 
 def held(plane: DataPlane, seconds: float = 0.5) -> list[Flow]:

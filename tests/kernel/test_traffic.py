@@ -6,7 +6,6 @@ import socket
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,13 +14,6 @@ from killswitch.kernel.dataplane import DataPlane
 from tests.kernel.cgroups import Cgroup
 
 PRELUDE = "import socket as s, sys, time\n"
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        made.settimeout(20)
-        yield made
 
 
 def collect(plane: DataPlane, wanted: int, seconds: float = 20.0) -> dict[int, list[Flow]]:

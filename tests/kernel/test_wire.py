@@ -115,12 +115,6 @@ class Scene:
 
 
 @pytest.fixture
-def far() -> Iterator[FarSide]:
-    with FarSide() as made:
-        yield made
-
-
-@pytest.fixture
 def scene(plane: DataPlane, watched: Cgroup, far: FarSide) -> Scene:
     made = Scene(plane, watched, far, compile_policies([]))
     made.load(*load_files([SHIPPED]))

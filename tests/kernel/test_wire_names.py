@@ -33,12 +33,6 @@ def rule(name: str, condition: object, response: tuple[Response, ...] = DENY) ->
 
 
 @pytest.fixture
-def far() -> Iterator[FarSide]:
-    with FarSide() as made:
-        yield made
-
-
-@pytest.fixture
 def scene(plane: DataPlane, watched: Cgroup, far: FarSide) -> Scene:
     made = Scene(plane, watched, far, compile_policies([]))
     load(

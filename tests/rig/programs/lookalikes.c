@@ -3,30 +3,13 @@
  *
  *   lookalikes NAME SECONDS
  */
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-typedef uint64_t u64;
-typedef uint32_t u32;
-typedef uint8_t u8;
+#include "load.h"
 
-#define ROL32(x, n) (((u32)(x) << (n)) | ((u32)(x) >> (32 - (n))))
-#define ROL64(x, n) (((u64)(x) << (n)) | ((u64)(x) >> (64 - (n))))
-
-static volatile u64 sink;
 static volatile double fsink;
-static double until;
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
 
 /* --- hash functions of tables: keys of 8 to 24 bytes, open addressing, a third of the look-ups miss ------------------- */
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.control import sockets
-from killswitch.control.client import Client, choose_socket
+from killswitch.control.client import Client
 from killswitch.control.server import ControlServer
 from killswitch.errors import ConfigError, Denied, Unreachable
 from tests.unit.control.house import House, running
@@ -127,12 +127,3 @@ def test_the_client_does_not_trust_a_stranger_s_socket(tmp_path: Path) -> None:
         os.chown(path, 65534, -1)
         with pytest.raises(Denied, match="belongs to user 65534"):
             Client(path)
-
-
-def test_the_more_powerful_socket_is_chosen(tmp_path: Path) -> None:
-    admin, view = tmp_path / "admin.sock", tmp_path / "view.sock"
-    assert choose_socket(admin, view) == admin
-    view.touch()
-    assert choose_socket(admin, view) == view
-    admin.touch()
-    assert choose_socket(admin, view) == admin

@@ -112,8 +112,6 @@ def test_nothing_is_read_when_no_rule_of_this_workload_asks() -> None:
     scene = Scene(HASHING, added=False)
     scene.add(policies=())
     assert asked(scene.play(*(cpu(s) for s in range(1, 20)))) == []
-    assert not scene.engine.wants_hot(WORKLOAD)
-    assert scene.engine.wants_hot()
 
 
 def test_at_most_two_readings_in_a_window_and_every_process_has_its_turn() -> None:

@@ -64,11 +64,6 @@ def test_free_forgets_the_cgroup_and_the_audit_keeps_who_asked(path: Path) -> No
     assert sum("desired//a/b" in e and '"act":"delete"' in e and "it mines" in e for e in entries) == 1
 
 
-def test_a_cgroup_s_id_is_only_good_in_its_own_boot() -> None:
-    assert desired(boot="boot-1").same_boot("boot-1")
-    assert not desired(boot="boot-1").same_boot("boot-2")
-
-
 def test_open_only_and_closed(path: Path) -> None:
     ledger = opened(path)
     ledger.put_incident(incident(1))
