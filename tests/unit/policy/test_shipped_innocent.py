@@ -7,7 +7,8 @@ import shlex
 import pytest
 
 from killswitch.commands import Response
-from killswitch.events import Exec, Facts
+from killswitch.events import Exec
+from killswitch.facts import Facts
 from killswitch.policy.compile import compile_policies
 from killswitch.policy.compiled import Compiled
 from killswitch.policy.inline import build_event
