@@ -15,6 +15,7 @@
 #define IPPROTO_UDP 17
 #define TCP_FIN 0x01
 #define TCP_RST 0x04
+#define WINDOW_MOST (1 << 26) /* bytes that may lie ahead of what is awaited: more than a window is, by far */
 
 /* The addresses as they came to be: a connection to 0.0.0.0 is one to this host. */
 static __always_inline void note_ends(struct __sk_buff *skb, struct traffic *t)
@@ -44,11 +45,29 @@ static __always_inline void note_ends(struct __sk_buff *skb, struct traffic *t)
 	}
 }
 
+/* Which byte the connection waits for from the far side. Anybody may send it segments, and it refuses those that do not fit:
+ * their numbers must not be believed here. False while there is no such byte: it has not been answered yet. */
+static __always_inline bool awaited(struct __sk_buff *skb, u32 *seq)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct bpf_tcp_sock *tcp;
+
+	sk = sk ? bpf_sk_fullsock(sk) : NULL;
+	if (!sk || sk->state == BPF_TCP_SYN_SENT)
+		return false;
+	tcp = bpf_tcp_sock(sk);
+	if (!tcp)
+		return false;
+	*seq = tcp->rcv_nxt;
+	return true;
+}
+
 /* Payload that has not been counted before. Notes how the connection ends. */
 static __always_inline u32 fresh_payload(struct __sk_buff *skb, struct traffic *t, struct traffic_way *way, u32 direction)
 {
 	u8 protocol = 0, h[16];
-	u32 at = first_header(skb, &protocol), end, len, start;
+	u32 at = first_header(skb, &protocol), seq, end, len, start, next = 0;
+	bool known;
 	s32 ahead;
 
 	if (!at || protocol != t->protocol)
@@ -57,19 +76,29 @@ static __always_inline u32 fresh_payload(struct __sk_buff *skb, struct traffic *
 		return skb->len > at + 8 ? skb->len - at - 8 : 0;
 	if (protocol != IPPROTO_TCP || bpf_skb_load_bytes(skb, at, h, sizeof(h)))
 		return 0;
-	if (h[13] & TCP_RST)
+	seq = (u32)h[4] << 24 | (u32)h[5] << 16 | (u32)h[6] << 8 | h[7];
+	start = at + (h[12] >> 4) * 4;
+	len = skb->len > start ? skb->len - start : 0;
+	end = seq + len;
+	known = direction == WIRE_RECEIVED && awaited(skb, &next);
+	if (known && ((s32)(seq - next) > WINDOW_MOST || (s32)(next - seq) > WINDOW_MOST))
+		return 0;
+	if (h[13] & TCP_RST && (!known || seq == next))
 		t->reset = 1;
 	if (h[13] & TCP_FIN)
 		way->finished = 1;
-	start = at + (h[12] >> 4) * 4;
-	len = skb->len > start ? skb->len - start : 0;
 	if (!len)
 		return 0;
-	end = ((u32)h[4] << 24 | (u32)h[5] << 16 | (u32)h[6] << 8 | h[7]) + len;
-	ahead = end - way->next_seq;
-	if (way->bytes && ahead <= 0)
+	if (known) { /* what comes out of order is counted as it comes */
+		ahead = end - next;
+	} else {
+		ahead = end - way->next_seq;
+		if (!way->bytes)
+			ahead = len;
+	}
+	if (ahead <= 0)
 		return 0; /* sent, or come, again */
-	if (way->bytes && (u32)ahead < len)
+	if ((u32)ahead < len)
 		len = ahead;
 	way->next_seq = end;
 	return len;

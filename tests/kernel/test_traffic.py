@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import sys
 import time
 from collections import defaultdict
@@ -146,3 +147,38 @@ def test_nothing_is_read_while_nothing_happens(
             break
     monkeypatch.setattr(plane._traffic._map, "read_packed", lambda: pytest.fail("the map was read"))
     assert plane.traffic() == []
+
+
+def forged(from_: tuple[str, int], to: tuple[str, int], flags: int, payload: bytes = b"") -> None:
+    """Segments of the connection whose numbers lie all round the circle: whoever receives them takes none for its own."""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        ends = socket.inet_aton(from_[0]) + socket.inet_aton(to[0])
+        for number in range(0, 1 << 32, 1 << 30):
+            head = struct.pack("!HHIIBBHHH", from_[1], to[1], number, 0, 5 << 4, flags, 1024, 0, 0)
+            summed = ends + struct.pack("!BBH", 0, 6, len(head) + len(payload)) + head + payload
+            total = sum(struct.unpack(f"!{len(summed) // 2}H", summed))
+            total = (total & 0xFFFF) + (total >> 16)
+            check = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+            raw.sendto(head[:16] + struct.pack("!H", check) + head[18:] + payload, (to[0], 0))
+
+
+@pytest.mark.parametrize(("flags", "payload"), [(0x04, b""), (0x18, b"forged")])
+def test_segments_that_the_connection_refuses_hide_nothing_of_it(
+    plane: DataPlane, watched: Cgroup, listener: socket.socket, flags: int, payload: bytes
+) -> None:
+    turns = [(5, 3), (7, 3), (9, 3)]
+    process = watched.popen(sys.executable, "-I", "-S", "-c", script(listener.getsockname()[1], turns))
+    near, far = listener.accept()
+    with near:
+        near.settimeout(20)
+        for wanted, answer in turns:
+            assert len(near.recv(wanted)) == wanted
+            forged(near.getsockname(), far, flags, payload)
+            time.sleep(0.05)
+            told = plane.traffic()
+            assert not any(flow.closed for flow in told)
+            near.sendall(bytes(answer))
+        assert near.recv(1) == b""
+    assert process.wait(20) == 0
+    ((last, *_),) = (reversed(flows) for flows in collect(plane, 1).values())
+    assert (last.sent_bytes, last.received_bytes) == (21, 9)
