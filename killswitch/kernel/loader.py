@@ -125,6 +125,22 @@ def copy_tables(old: Loaded, new: Loaded) -> bool:
     return True
 
 
+def copy_known(old: Loaded, new: Loaded) -> bool:
+    """Carry over what is known of programs that run and connections that are open, where the new generation does not know
+    better. False when one of them is kept in another shape: then it is known again only of what begins from now on."""
+    whole = True
+    for name in ("process_bits", "traffic"):
+        before, after = old.maps.get(name), new.maps[name]
+        if before is None or (before.key_size, before.value_size) != (after.key_size, after.value_size):
+            whole = False
+            continue
+        there = set(after.all_keys())
+        for key, value in before.items():
+            if key not in there:
+                after.put(key, value)
+    return whole
+
+
 def read_workload(loaded: Loaded, slot: int) -> tuple[int, int, int, int, int, int, int]:
     """(cgroup id, policies, severed, frozen, terminated, unattended, grace in ms). These members never move: see struct
     workload."""

@@ -76,7 +76,10 @@ def _take_over(old: pins.Generation, new: loader.Loaded, mount: Path) -> None:
     """Watch, judge and contain in the new generation what the old one does."""
     before = _open(old)
     try:
+        known = loader.copy_known(before, new)
         _merge(before, new, mount)
+        if not known:
+            log.warning("%s keeps flows or programs otherwise: what is open or runs now is not followed", old.path)
         if not loader.copy_tables(before, new):
             log.warning("the policy tables of %s do not fit: execs are not judged until a policy is loaded", old.path)
     finally:
@@ -110,6 +113,7 @@ def _retire(old: pins.Generation, new: loader.Loaded, mount: Path) -> list[Lost]
     before = _open(old)
     try:
         old.remove_links()
+        loader.copy_known(before, new)
         _merge(before, new, mount)
         lost += Losses(before).take({slot: cgroup for cgroup, slot in before.slots().items()})
         for name, fd in before.rings.items():

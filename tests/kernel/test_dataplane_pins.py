@@ -215,6 +215,24 @@ def test_upgrade_keeps_knowing_where_processes_are(
     process.wait()
 
 
+def test_upgrade_goes_on_counting_what_is_open(open_plane: Open, other_object: Path, cgroup: Cgroup) -> None:
+    plane = open_plane()
+    plane.watch(cgroup.id, cgroup.path, 0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        code = "import socket, sys; c = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); c.sendall(c.recv(9))"
+        talker = cgroup.popen(sys.executable, "-I", "-S", "-c", code, str(listener.getsockname()[1]))
+        near, _ = listener.accept()
+        with near:
+            near.settimeout(20)
+            plane.close()
+            plane = open_plane(other_object)
+            near.sendall(b"typed")
+            assert near.recv(9) == b"typed"
+            assert talker.wait(20) == 0
+            (flow,) = plane.traffic()
+    assert (flow.pid, flow.sent_bytes, flow.received_bytes) == (talker.pid, 5, 5)
+
+
 def test_half_made_generation_is_cleaned_away(
     open_plane: Open, pin_dir: Path, bpf_object: Path, other_object: Path, cgroup: Cgroup
 ) -> None:
