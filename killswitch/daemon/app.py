@@ -136,12 +136,24 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
     policies.put_in_force(in_force, files, first_incident=records.next_incident(config.evidence_dir))
     core.take_up_incidents()
     reactor.look_after()
-    await reactor.judge_running(list(core.workloads))
+    attending = asyncio.create_task(attend(plane))
+    try:
+        await reactor.judge_running(list(core.workloads))
+    finally:
+        attending.cancel()
     pump = Pump(plane, reactor.handle, rest=lambda: REST_URGENT if switch.urgent else REST if switch.capturing else 0.0)
     pump.start()
     stack.callback(pump.stop)
     survey(core, reactor)
     return Running(core, reactor, pump, Queries(core, pump, started_unix=started_unix), policies)
+
+
+async def attend(plane: DataPlane) -> None:
+    """Policies are in force, but what runs is judged before the first event is read, and of thousands of processes, or one
+    that does not answer, that takes longer than a grace may be: nobody must be cut off for it."""
+    while True:
+        plane.beat()
+        await asyncio.sleep(0.5)
 
 
 async def finish(core: Core, switch: Switch) -> None:

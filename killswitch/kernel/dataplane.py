@@ -144,6 +144,10 @@ class DataPlane:
         it stays so until ``set_containment`` says otherwise. 0 = for ever. Raises Gone when it is not watched."""
         self._slots.set_grace(cgroup_id, grace_ms)
 
+    def beat(self) -> None:
+        """Somebody is there, although nothing is drained just now: see ``set_grace``."""
+        self._slots.beat()
+
     def unattended(self, cgroup_id: int) -> bool:
         """Whether the programs severed it by themselves. Raises Gone when it is not watched."""
         return self._slots.unattended(cgroup_id)
