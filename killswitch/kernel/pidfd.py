@@ -53,12 +53,6 @@ def send(fd: int, number: signal.Signals) -> None:
         raise syscalls.error(f"send {number.name} through a pidfd", e) from e
 
 
-def send_signal(pid: int, start_ticks: int, number: signal.Signals) -> None:
-    """Open, compare, send. Raises Gone; KernelError (EPERM) when we may not."""
-    with process(pid, start_ticks) as fd:
-        send(fd, number)
-
-
 async def wait_exit(fd: int, timeout_s: float) -> bool:
     """Wait until the process has ended. False after ``timeout_s`` seconds."""
     if exited(fd):

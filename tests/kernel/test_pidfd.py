@@ -14,14 +14,15 @@ from tests.kernel.scene import SLEEPER, actor
 
 def test_a_signal_hits_the_process_that_is_meant(cgroup: Cgroup) -> None:
     with actor(cgroup, SLEEPER) as a:
-        pidfd.send_signal(a.pid, procfs.start_ticks(a.pid), signal.SIGTERM)
+        with pidfd.process(a.pid, procfs.start_ticks(a.pid)) as fd:
+            pidfd.send(fd, signal.SIGTERM)
         assert a.process.wait(10) == -signal.SIGTERM
 
 
 def test_a_signal_for_an_earlier_process_of_that_number_is_not_sent(cgroup: Cgroup) -> None:
     with actor(cgroup, SLEEPER) as a:
-        with pytest.raises(Gone, match="has ended"):
-            pidfd.send_signal(a.pid, procfs.start_ticks(a.pid) - 1, signal.SIGKILL)
+        with pytest.raises(Gone, match="has ended"), pidfd.process(a.pid, procfs.start_ticks(a.pid) - 1) as fd:
+            pidfd.send(fd, signal.SIGKILL)
         assert a.process.poll() is None
 
 
