@@ -240,11 +240,15 @@ class Engine:
         workload.traffic.feed(event)
         if Flow not in self._judge.judges:
             return []
-        if event.stdio:  # then who runs on it is of interest, not who connected
-            event = replace(event, pid=event.holder_pid, start_ticks=event.holder_start_ticks)
-        process = workload.processes.get(event.pid, event.start_ticks)
-        more = self._judge.held_outside(workload, event)
-        return self._by_rules(workload, replace(event, bursts=()), process, more)
+        more = self._judge.of_flow(workload, event)
+        event = replace(event, bursts=())
+        asked = [replace(event, stdio=())]
+        if event.stdio:  # who runs on it is of interest as well as who connected, and may be gone already
+            asked.insert(0, replace(event, pid=event.holder_pid, start_ticks=event.holder_start_ticks))
+        out: list[Command] = []
+        for one in asked:
+            out += self._by_rules(workload, one, workload.processes.get(one.pid, one.start_ticks), more)
+        return out
 
     def _by_rules(
         self, workload: Workload, event: Judged, process: Process | None, more: Mapping[str, object] = NOTHING

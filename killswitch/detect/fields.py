@@ -31,6 +31,8 @@ def wanted_fields(rules: Iterable[CompiledRule]) -> Mapping[str, frozenset[str]]
         supplied = OF_WORKLOAD if kind == "exec" else OF_WORKLOAD | OF_PROCESS
         if kind == "cpu":
             supplied |= OF_FILE
+        elif kind == "flow":
+            supplied |= OF_FILE - {"file.inode_of", "process.listens"}
         wanted[kind] = wanted.get(kind, frozenset()) | (rule.fields & supplied)
     return {kind: fields for kind, fields in wanted.items() if fields}
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from killswitch.commands import Mode
+from killswitch.detect.answered import ANSWERED, answered
 from killswitch.detect.correlate import Correlator
 from killswitch.detect.fields import extra_fields, wanted_fields
 from killswitch.detect.load import LOOKED_AT
@@ -33,6 +34,7 @@ class Judge:
         self.judges = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules)  # events that some rule looks at
         self.reaching = any(r.fields.intersection(FANOUT) for r in compiled.rules)
         self.relaying = any(r.fields.intersection(RELAY) for r in compiled.rules)
+        self.answering = any(ANSWERED in r.fields for r in compiled.rules)
         self._outside = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules if r.fields.intersection(OUTSIDE))
         # The policies for which code has to be looked at.
         self.hashing = mask(r.policy_index for r in compiled.rules if not LOOKED_AT.isdisjoint(r.fields))
@@ -56,6 +58,13 @@ class Judge:
         if type(event) not in self._outside:
             return NOTHING
         return dict(zip(OUTSIDE, workload.traffic.outside(event.time_ns), strict=True))
+
+    def of_flow(self, workload: Workload, event: Flow) -> Mapping[str, object]:
+        """What is known of a connection, and of all that the workload holds, where some rule asks for it."""
+        held = self.held_outside(workload, event)
+        if not self.answering:
+            return held
+        return {**held, ANSWERED: answered(workload.traffic.connections[event.cookie])}
 
     def later(self, workload: Workload, event: Inspected, process: Process | None) -> tuple[CompiledRule, ...]:
         """The rules that the program matches by what was found out about it since it began."""

@@ -152,6 +152,9 @@ FIELDS: Mapping[str, Field] = {
         "text", 4, "which standard files of a program that was executed the connection was: stdin, stdout, stderr",
         {Flow: lambda e: e.stdio},
     ),
+    "network.answered": Field(
+        "number", 4, "turns of the far side that were answered, where it spoke first on this connection", {}
+    ),
     "relay.exchanges": Field(
         "number", 4, "turns of a conversation inside that were handed on from and to this connection, both ways", {}
     ),
