@@ -181,17 +181,32 @@ class Files:
                 continue  # it has ended
             root = self._roots.get(key)
             if root is None:
-                if len(self._roots) >= MAX_ROOTS:
+                if len(self._roots) >= MAX_ROOTS and not self._make_room(watch):
+                    log.warning("root of process %d is not looked at for changes: %d are", pid, MAX_ROOTS)
                     continue
                 self._numbers += 1
                 root = self._roots[key] = self._numbers
                 self._owners[root] = workload
                 watch.add_root(root, f"/proc/{pid}/root", (home,) if home else ())
                 self._homes.add((root, home))
-            elif home and (root, home) not in self._homes and len(self._homes) < 4 * MAX_ROOTS:
+            elif root != HOST and not _leads_to(watch.base(root), key):
+                watch.rebase(root, f"/proc/{pid}/root")
+            if home and (root, home) not in self._homes and len(self._homes) < 4 * MAX_ROOTS:
                 self._homes.add((root, home))
                 base = watch.base(root) if root == HOST else f"/proc/{pid}/root"
                 watch.add_root(root, base, [h for r, h in self._homes if r == root and h])
+
+    def _make_room(self, watch: FileWatch) -> bool:
+        """Let go of roots that nothing leads to any more; one that still has a process comes again with its next exec."""
+        over = [
+            (key, root) for key, root in self._roots.items() if root != HOST and not _leads_to(watch.base(root), key)
+        ]
+        for key, root in over:
+            del self._roots[key]
+            self._owners.pop(root, None)
+            watch.forget(root)
+            self._homes -= {home for home in self._homes if home[0] == root}
+        return bool(over)
 
     # --- what changed ------------------------------------------------------------------------------------------------
 
@@ -325,6 +340,14 @@ def _root_of(pid: int) -> tuple[str, str]:
     """What tells its root from others: none of it touches a file system that a workload may have mounted."""
     process = Path(f"/proc/{pid}")
     return str((process / "ns/mnt").readlink()), str((process / "root").readlink())
+
+
+def _leads_to(base: str, key: tuple[str, str]) -> bool:
+    """Whether ``/proc/PID/root`` still is that root: the process may have ended, and its number be another's."""
+    try:
+        return _root_of(int(base.split("/")[2])) == key
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def _home_of(pid: int) -> str:

@@ -110,9 +110,14 @@ class FileWatch:
     def enter(self, fresh: Fresh) -> list[Change]:
         """Look at a directory that was made, and at those below it; what lies there already was put there meanwhile."""
         found: list[Change] = []
-        try:
-            top = os.open(self._bases[fresh.root], _OPEN | os.O_CLOEXEC)
-        except (KeyError, OSError):
+        maker, known = f"/proc/{fresh.pid}/root", self._bases.get(fresh.root)
+        for base in (known, maker) if fresh.root != HOST else (known,):  # whose root was known first may have ended
+            try:
+                top = os.open(base or "", _OPEN | os.O_CLOEXEC)
+            except OSError:
+                continue
+            break
+        else:
             return found
         try:
             spot = fresh.spot or self._spots[fresh.root].get(fresh.path)
@@ -144,6 +149,10 @@ class FileWatch:
         self._spots.pop(root, None)
         for node in [n for n, marked in self._known.items() if marked.root == root]:
             del self._known[node]
+
+    def rebase(self, root: int, base: str) -> None:
+        """Another directory by which the root can be reached: whose it was has ended."""
+        self._bases[root] = base
 
     def base(self, root: int) -> str:
         """A directory that is this root, "" = none is known."""
