@@ -8,7 +8,7 @@ asked for (a double fork leaves no parent to look up).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from killswitch.events import Exec, Fork, text
 
@@ -65,13 +65,22 @@ class ProcessTable:
         return process if process is not None and process.start_ticks == start_ticks else None
 
     def fork(self, event: Fork) -> Process:
+        """A new process, which runs its parent's program. Execs come by a ring of their own and are often told before the fork
+        that made the process: then only its place in the tree is new."""
         parent = self._by_pid.get(event.ppid)
+        known = self.get(event.pid, event.start_ticks)
         if parent is not None and parent.start_ticks == event.parent_start_ticks:
             ancestors = (*parent.ancestors[1 - MAX_ANCESTORS :], (parent.pid, parent.name))
+            if known is not None:
+                child = replace(known, ancestors=ancestors)
+                self._put(child)
+                return child
             child = Process(
                 event.pid, event.start_ticks, event.ppid, parent.name, parent.executable, parent.filename, parent.argv,
                 parent.argv_cut, parent.name, ancestors, parent.file, parent.memfd, parent.unlinked, parent.listens,
             )  # fmt: skip
+        elif known is not None:
+            return known
         else:
             child = Process(
                 event.pid, event.start_ticks, event.ppid, b"", b"", b"", b"", False, b"", ((event.ppid, b""),)

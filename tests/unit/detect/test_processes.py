@@ -58,3 +58,14 @@ def test_an_unknown_process_is_told_by_its_exec() -> None:
     process = ProcessTable().exec(ex("/usr/bin/ssh", "ssh", "-R", "9000:localhost:22", pid=13, ppid=12))
     assert lineage(process, 13) == "bash(12) → ssh(13)"
     assert process.args == ("ssh", "-R", "9000:localhost:22")
+
+
+def test_an_exec_that_is_told_before_the_fork_stands() -> None:
+    table = ProcessTable()
+    table.exec(ex("/bin/bash", pid=10, ppid=1))
+    table.exec(ex("/tmp/miner", pid=11, ppid=10, memfd=True))
+    told = table.fork(fork(11, 10))
+    assert (told.name, told.executable, told.memfd) == (b"miner", b"/tmp/miner", True)
+    assert lineage(told, 11) == "bash(1) → bash(10) → miner(11)"
+    orphan = table.exec(ex("/tmp/miner", pid=13, ppid=12))
+    assert table.fork(fork(13, 12)) is orphan
