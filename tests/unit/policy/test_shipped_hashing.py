@@ -47,6 +47,7 @@ def test_what_the_system_has_is_stopped_later(compiled: Compiled, path: str) -> 
 def test_how_long_it_has_to_go_on(compiled: Compiled) -> None:
     assert {r.rule.id: r.rule.for_ns // 10**9 for r in compiled.rules if r.rule.for_ns and r.rule.on == "cpu"} == {
         "sustained-hashing": 15,
+        "hashing-with-connection": 10,
         "hashing-alone": 20,
         "hashing-for-long": 30,
     }
