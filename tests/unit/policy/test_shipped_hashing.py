@@ -12,7 +12,7 @@ __all__ = ["compiled"]  # the fixture
 
 OWN = ["/tmp/x", "/home/a/x", "/root/x", "/var/tmp/x", "/dev/shm/x", "/srv/x", "/build/x", "/snow/x", "/data/x", "/x/usr/bin/y",
        "/usb/x", "/us/x",
-       "/usrlocal/x", "/binary/x", "/optimal/x", "/work/x", "/nixos/x", "/sbin2/x", "/proc/1/root/tmp/x",
+       "/usrlocal/x", "/binary/x", "/optimal/x", "/data/x", "/nixos/x", "/sbin2/x", "/proc/1/root/tmp/x",
        "/memfd:x"]  # fmt: skip
 SYSTEM = ["/usr/bin/x", "/usr/local/bin/x", "/bin/x", "/sbin/x", "/opt/x/bin/y", "/lib64/ld-linux-x86-64.so.2", "/lib/x",
           "/snap/x/1/y", "/nix/store/x", "/gnu/store/x", "/usr/lib/jvm/bin/java"]  # fmt: skip
