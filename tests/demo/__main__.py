@@ -45,7 +45,7 @@ class Outcomes:
 
     @property
     def held(self) -> bool:
-        found = self.incident is not None and any(f.rule == self.act.rule for f in self.incident.findings)
+        found = self.incident is not None and any(f.rule in self.act.rules for f in self.incident.findings)
         done = self.incident is not None and all(r.outcome is Outcome.DONE for r in self.incident.receipts)
         return found and done and self.contained == "severed+frozen" and self.packets_after == 0
 
@@ -103,7 +103,7 @@ def table(outcomes: list[Outcomes], innocent: tuple[int, str, int], width: int) 
         shown.add_column(heading, justify="right", width=7, no_wrap=True)
     shown.add_column("held", width=6, no_wrap=True)
     for o in outcomes:
-        finding = next((f for f in o.incident.findings if f.rule == o.act.rule), None) if o.incident else None
+        finding = next((f for f in o.incident.findings if f.rule in o.act.rules), None) if o.incident else None
         done = [f"{r}*" for r in finding.done_in_kernel] if finding else []
         done += [str(r.step) for r in o.incident.receipts if f"{r.step}*" not in done] if o.incident else []
         rule = finding.rule if finding else "[red]not found[/]"
@@ -190,7 +190,7 @@ def play(daemon: Daemon, directory: Path, stack: contextlib.ExitStack) -> bool:
         f"[dim]Counted at the far side of the wire: {len(counter.packets):,} packets in all; from the acts "
         + ", ".join(f"{name} {count}" for name, count in heard_before.items())
         + f". Shares that reached a pool: {pools[0].shares} from the named miner, {pools[1].shares} from the renamed one."
-        + " Times run from the kernel's record of the act (for a scan, its 200th port; for hashing, the end of its 20 s).\n"
+        + " Times run from the kernel's record of the act (for a scan, its 200th port; for hashing, the end of its time).\n"
         "* by the data plane itself, in the kernel, before the program's first instruction.[/]"
     )
     return all(o.held for o in outcomes) and status == 0 and not acted and pools[0].logins == 0

@@ -18,7 +18,7 @@ class Act:
     name: str  # of the workload
     title: str  # what it does, in one line
     argv: tuple[str, ...]
-    rule: str  # that must find it
+    rules: tuple[str, ...]  # one of which must find it
     ports: frozenset[int]  # at the far side, that only this act speaks to
     seconds: float  # within which it must be contained
 
@@ -45,7 +45,10 @@ def rogue_acts(directory: Path, far: FarSide, pools: tuple[Pool, Pool], sshd: Ss
             "quiet-miner",
             "a renamed miner that keeps off the network: it only burns hashes",
             then_sleep("job", str(renamed), "150"),
-            "hashing-alone",
+            (
+                "hashing-alone",
+                "shared-hashing-alone",
+            ),  # the process, or all of the workload: whichever is over its limit first
             frozenset(),
             140,  # some 30 s on a quiet machine; it must keep half a CPU busy, which a crowded one may not give it at first
         ),
@@ -53,7 +56,7 @@ def rogue_acts(directory: Path, far: FarSide, pools: tuple[Pool, Pool], sshd: Ss
             "renamed-miner",
             "the same miner renamed: Stratum to the pool",
             then_sleep("sync", str(renamed), "100", pools[1].address[0], str(pools[1].address[1]), "2"),
-            "stratum-handshake",
+            ("stratum-handshake",),
             frozenset({pools[1].address[1]}),
             10,
         ),
@@ -61,7 +64,7 @@ def rogue_acts(directory: Path, far: FarSide, pools: tuple[Pool, Pool], sshd: Ss
             "miner",
             "a miner under its own name",
             then_sleep("work", str(named), "100", pools[0].address[0], str(pools[0].address[1])),
-            "miner-binary",
+            ("miner-binary",),
             frozenset({pools[0].address[1]}),
             10,
         ),
@@ -69,7 +72,7 @@ def rogue_acts(directory: Path, far: FarSide, pools: tuple[Pool, Pool], sshd: Ss
             "tunnel",
             "ssh -fNR: a reverse tunnel to the outside",
             then_sleep("backup", *sshd.client("-fNR9000:localhost:22")),
-            "reverse-ssh-tunnel",
+            ("reverse-ssh-tunnel",),
             frozenset({sshd.port, 9000}),
             10,
         ),
@@ -77,7 +80,7 @@ def rogue_acts(directory: Path, far: FarSide, pools: tuple[Pool, Pool], sshd: Ss
             "probe",
             "a probe of the internal network, port by port",
             then_sleep("check", "/usr/bin/python3", "-c", probe, far.far4),
-            "internal-scan",
+            ("internal-scan",),
             frozenset(range(8000, 8400)),
             20,
         ),
