@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import scene
 from tests.rig.build import program
 
 
@@ -32,11 +33,7 @@ class Variant:
 
 def run_in(cgroup: Path | None, *, name: str, args: Sequence[str]) -> float:
     """Run a program of the rig, inside ``cgroup`` from its first instruction, and read the number that it prints."""
-
-    def enter() -> None:
-        if cgroup is not None:
-            (cgroup / "cgroup.procs").write_text("0")  # 0 = the writer
-
+    enter = scene.entering(cgroup) if cgroup is not None else None
     done = subprocess.run([program(name), *args], capture_output=True, text=True, preexec_fn=enter, check=True)
     return float(done.stdout)
 

@@ -40,11 +40,10 @@ def rows(quick: bool) -> Iterator[Row]:
     try:
         cgroup.mkdir()
         plane.watch(cgroupfs.cgroup_id(cgroup), cgroup, 1)
-        enter = lambda: (cgroup / "cgroup.procs").write_text("0")  # noqa: E731 - runs between fork and exec
         seconds = 6 if quick else 20
         for binary, *arguments in LOADS:
             command = [program(binary), arguments[0], str(4 * seconds), arguments[1]]
-            children.append(subprocess.Popen(command, preexec_fn=enter))
+            children.append(subprocess.Popen(command, preexec_fn=scene.entering(cgroup)))
         (sampler,) = pins.glob(f"*/**/{attach.SAMPLER}")
         yield from _measure(plane, sampler, seconds)
     finally:

@@ -36,7 +36,7 @@ def crowd(cgroup: Path, count: int) -> Iterator[None]:
         [program("crowd"), str(count)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        preexec_fn=lambda: (cgroup / "cgroup.procs").write_text("0") and None,
+        preexec_fn=scene.entering(cgroup),
     )
     assert process.stdin and process.stdout
     process.stdout.readline()
@@ -51,12 +51,11 @@ def crowd(cgroup: Path, count: int) -> Iterator[None]:
 def flood(daemon: Daemon) -> Iterator[None]:
     """Another watched workload that starts programs and connects as fast as it can."""
     cgroup = scene.make_workload(daemon, "flood")
-    enter = lambda: (cgroup / "cgroup.procs").write_text("0") and None  # noqa: E731
     commands = (
         (str(program("spawn")), "100000000", str(program("nothing"))),
         (str(program("loopback")), "connect", "100000000"),
     )
-    running = [subprocess.Popen(c, stdout=subprocess.DEVNULL, preexec_fn=enter) for c in commands]
+    running = [subprocess.Popen(c, stdout=subprocess.DEVNULL, preexec_fn=scene.entering(cgroup)) for c in commands]
     try:
         time.sleep(0.5)
         yield

@@ -69,7 +69,7 @@ def exec_never_runs(tries: int) -> bool:
             subprocess.run(
                 [program("spawn"), str(count), path],
                 env={"T": str(trace), "SPAWN_ARGS": arguments},
-                preexec_fn=lambda: (cgroup / "cgroup.procs").write_text("0") and None,
+                preexec_fn=scene.entering(cgroup),
                 stdout=subprocess.DEVNULL,
                 check=True,
             )
@@ -119,7 +119,7 @@ def _kill_a_sender(client: Client, cgroup: Path, counter: Counter, kind: int, si
     address, port = sink.address
     sender = subprocess.Popen(
         [program("sender"), "udp" if kind == socket.SOCK_DGRAM else "tcp", address, str(port), "60", "100"],
-        preexec_fn=lambda: (cgroup / "cgroup.procs").write_text("0") and None,
+        preexec_fn=scene.entering(cgroup),
     )
     try:
         counter.wait_for(20)

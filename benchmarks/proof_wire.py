@@ -50,7 +50,8 @@ class _Ear:
                 for key, _ in selector.select(0.02):
                     self._hear(selector, key.fileobj)
             for key in [k for k in selector.get_map().values() if k.fileobj not in (self.stream, self.datagram)]:
-                key.fileobj.close()  # type: ignore[union-attr]
+                assert isinstance(key.fileobj, socket.socket)
+                key.fileobj.close()
 
     def _hear(self, selector: selectors.BaseSelector, ready: object) -> None:
         assert isinstance(ready, socket.socket)
@@ -110,7 +111,7 @@ def _told(ear: _Ear, cgroup: Path, name: str, payload: bytes, count: int, progra
         input=line * count,
         text=True,
         capture_output=True,
-        preexec_fn=lambda: (cgroup / "cgroup.procs").write_text("0") and None,
+        preexec_fn=scene.entering(cgroup),
         check=True,
     )
     answers = done.stdout.split()[1:]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
 from killswitch.config import SHIPPED_POLICIES
+from tests.rig import clean_host
 from tests.rig.daemon import Daemon
 
 LABEL = "ks-bench"
@@ -22,6 +24,15 @@ def make_workload(daemon: Daemon, name: str) -> Path:
     if done.returncode:
         raise RuntimeError(f"killswitch watch: {done.stderr.strip()}")
     return path
+
+
+def entering(cgroup: Path) -> Callable[[], None]:
+    """For ``preexec_fn``: the child is inside ``cgroup`` from its first instruction."""
+
+    def enter() -> None:
+        (cgroup / "cgroup.procs").write_text("0")  # 0 = the writer
+
+    return enter
 
 
 @contextmanager
@@ -66,12 +77,8 @@ def without_wire(policy: str) -> str:
 @contextmanager
 def plain_cgroup() -> Iterator[Path]:
     """A cgroup like the watched one, without a daemon: so that a ratio does not count the cgroup itself."""
-    from tests.rig import clean_host
-
     root = clean_host.cgroup_root()
     assert root is not None
-    import os
-
     top = root / f"{LABEL}-{os.getpid()}-plain"
     path = top / "measured"
     path.mkdir(parents=True)

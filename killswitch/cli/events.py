@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from killswitch.cli.lines import describe, line
 from killswitch.cli.moments import boot_offset, history, wall_clock
 from killswitch.cli.output import emit_item, output_option
 from killswitch.cli.session import Session, command, complete_workload
-from killswitch.commands import Finding
+from killswitch.commands import Finding, Receipt
 
 if TYPE_CHECKING:
     from killswitch.control.service import StreamItem
@@ -83,7 +84,7 @@ def _past(session: Session, workload: str, kinds: tuple[str, ...], limit: int, o
     for at, i, thing in rows:
         kind, what = describe(thing, incident=i.id)
         text = line(wall_clock(at), i.workload_name, kind, what)
-        emit_item(_record(at, kind, thing, i.workload_name, i.id), output, lambda text=text: _say(text))  # type: ignore[misc]
+        emit_item(_record(at, kind, thing, i.workload_name, i.id), output, partial(_say, text))
     if not rows and output == "table":
         click.echo("Nothing was found or done so far. See what happens now: killswitch events -f")
 
@@ -103,7 +104,7 @@ def _show(item: StreamItem, offset: float, output: str) -> None:
     thing = item.event or item.finding or item.receipt
     if thing is None:
         return
-    ns = thing.finished_ns if item.receipt else thing.time_ns  # type: ignore[union-attr]
+    ns = thing.finished_ns if isinstance(thing, Receipt) else thing.time_ns
     at = offset + ns / 1e9
     kind, what = describe(thing, incident=item.incident)
     if not what:

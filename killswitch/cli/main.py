@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -76,8 +77,9 @@ def cli(context: click.Context, socket: Path | None, timeout: float | None) -> N
 def main() -> None:
     """Entry point of the console script. Never returns."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):  # replaced by something that is no TextIOWrapper
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):  # nobody has replaced it
+            with contextlib.suppress(ValueError):  # it is closed
+                stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(prog_name="killswitch", standalone_mode=False)
         sys.stdout.flush()

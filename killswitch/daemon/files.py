@@ -15,6 +15,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -167,7 +168,7 @@ class Files:
                 self._new.clear()
                 async with self._marking:
                     watch = self._watch
-                    await self._mark(lambda w=watch, b=batch: self._look_at(w, b), "workloads'")  # type: ignore[misc]
+                    await self._mark(partial(self._look_at, watch, batch), "workloads'")
                 await asyncio.sleep(0.02)  # execs in a storm are looked at together
         finally:
             self._exploring = False
@@ -230,7 +231,7 @@ class Files:
     async def _enter(self, watch: FileWatch, fresh: list[Fresh]) -> None:
         for directory in fresh:
             async with self._marking:
-                found = await self._mark(lambda d=directory: watch.enter(d), directory.path)  # type: ignore[misc]
+                found = await self._mark(partial(watch.enter, directory), directory.path)
             self._take(found or ())
 
     def _take(self, changes: Iterable[Change]) -> None:

@@ -15,12 +15,11 @@ from killswitch.detect.mix import measure
 from killswitch.engine import Engine
 from killswitch.errors import Gone
 from killswitch.events import Cpu, Tick, WorkloadAdded
-from killswitch.kernel import cgroupfs, codereader
+from killswitch.kernel import codereader
 from killswitch.kernel.dataplane import DataPlane
-from killswitch.kernel.mounts import ensure_bpffs
 from killswitch.policy.compile import compile_policies
 from killswitch.policy.load import load_text
-from tests.kernel.test_hashing_real import Load, start
+from tests.kernel.loads import Load, opened_plane, start
 from tests.rig.build import program
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -58,13 +57,8 @@ rules:
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[DataPlane]:
-    pins = Path("/sys/fs/bpf") / f"ks-test-{os.getpid()}-hidden"
-    ensure_bpffs(pins.parent)
-    opened = DataPlane.open(pins, cgroup_mount=cgroupfs.find_mount())
-    try:
+    with opened_plane("hidden") as opened:
         yield opened
-    finally:
-        opened.remove()
 
 
 def watch(

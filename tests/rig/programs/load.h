@@ -1,6 +1,9 @@
 /* What the stand-ins for loads share: words, the clock, how long to go on, memory to work in. */
+#include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -31,4 +34,41 @@ __attribute__((unused)) static u8 *area(size_t bytes)
 	for (size_t i = 0; i < bytes; i += 8)
 		*(u64 *)(p + i) = i * 0x9e3779b97f4a7c15ull;
 	return p;
+}
+
+struct load {
+	const char *name;
+	void (*run)(u64 nonce); /* until `until` */
+};
+
+static const struct load *chosen;
+
+__attribute__((unused)) static void *run_chosen(void *nonce)
+{
+	chosen->run((uintptr_t)nonce);
+	return NULL;
+}
+
+/* "PROGRAM NAME SECONDS [THREADS]": main() of a program that is a table of loads. */
+__attribute__((unused)) static int run_loads(const struct load *all, unsigned count, int argc, char **argv)
+{
+	int threads = argc > 3 ? atoi(argv[3]) : 1;
+	pthread_t id[64];
+
+	for (unsigned i = 0; argc > 2 && i < count; i++)
+		if (!strcmp(argv[1], all[i].name))
+			chosen = &all[i];
+	if (!chosen || threads < 1 || threads > 64) {
+		fprintf(stderr, "usage: %s NAME SECONDS [THREADS], NAME one of", argv[0]);
+		for (unsigned i = 0; i < count; i++)
+			fprintf(stderr, " %s", all[i].name);
+		fprintf(stderr, "\n");
+		return 2;
+	}
+	until = now() + (atof(argv[2]) < 600 ? atof(argv[2]) : 600);
+	for (long i = 0; i < threads; i++)
+		pthread_create(&id[i], NULL, run_chosen, (void *)(i + 1));
+	for (int i = 0; i < threads; i++)
+		pthread_join(id[i], NULL);
+	return 0;
 }

@@ -5,10 +5,6 @@
  *   memoryhard NAME SECONDS [THREADS]
  */
 #include <immintrin.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "load.h"
 
@@ -274,44 +270,16 @@ static void cuckoo(u64 nonce)
 	sink += bits[0];
 }
 
-static const struct {
-	const char *name;
-	void (*run)(u64);
-} all[] = {
+static const struct load all[] = {
 	{ "scrypt", scrypt },   { "argon2d", argon2d }, { "yescrypt", yescrypt }, { "cryptonight", cryptonight },
 	{ "verus", verus },     { "groestl", groestl }, { "kawpow", kawpow },     { "lyra2", lyra2 },
-	{ "cuckoo", cuckoo },   
+	{ "cuckoo", cuckoo },
 };
-static void (*chosen)(u64);
-
-static void *work(void *arg)
-{
-	chosen((uintptr_t)arg);
-	return NULL;
-}
 
 int main(int argc, char **argv)
 {
-	int threads = argc > 3 ? atoi(argv[3]) : 1;
-	pthread_t id[64];
-
 	for (int j = 0; j < 8; j++)
 		for (u64 i = 0; i < 256; i++)
 			groestl_table[j][i] = ROL64(i * 0x9e3779b97f4a7c15ull ^ i << 7, 8 * j);
-	for (unsigned i = 0; argc > 2 && i < sizeof(all) / sizeof(all[0]); i++)
-		if (!strcmp(argv[1], all[i].name))
-			chosen = all[i].run;
-	if (!chosen || threads < 1 || threads > 64) {
-		fprintf(stderr, "usage: memoryhard NAME SECONDS [THREADS], NAME one of");
-		for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-			fprintf(stderr, " %s", all[i].name);
-		fprintf(stderr, "\n");
-		return 2;
-	}
-	until = now() + (atof(argv[2]) < 600 ? atof(argv[2]) : 600);
-	for (long i = 0; i < threads; i++)
-		pthread_create(&id[i], NULL, work, (void *)(i + 1));
-	for (int i = 0; i < threads; i++)
-		pthread_join(id[i], NULL);
-	return 0;
+	return run_loads(all, sizeof(all) / sizeof(all[0]), argc, argv);
 }

@@ -3,11 +3,6 @@
  *
  *   randomx NAME SECONDS [THREADS], NAME randomx or randomx-hidden
  */
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "load.h"
 
 /*
@@ -100,37 +95,9 @@ static void randomx_hidden(u64 nonce)
 	randomx(nonce);
 }
 
-static const struct {
-	const char *name;
-	void (*run)(u64);
-} all[] = { { "randomx", randomx }, { "randomx-hidden", randomx_hidden } };
-static void (*chosen)(u64);
-
-static void *work(void *arg)
-{
-	chosen((uintptr_t)arg);
-	return NULL;
-}
+static const struct load all[] = { { "randomx", randomx }, { "randomx-hidden", randomx_hidden } };
 
 int main(int argc, char **argv)
 {
-	int threads = argc > 3 ? atoi(argv[3]) : 1;
-	pthread_t id[64];
-
-	for (unsigned i = 0; argc > 2 && i < sizeof(all) / sizeof(all[0]); i++)
-		if (!strcmp(argv[1], all[i].name))
-			chosen = all[i].run;
-	if (!chosen || threads < 1 || threads > 64) {
-		fprintf(stderr, "usage: randomx NAME SECONDS [THREADS], NAME one of");
-		for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-			fprintf(stderr, " %s", all[i].name);
-		fprintf(stderr, "\n");
-		return 2;
-	}
-	until = now() + (atof(argv[2]) < 600 ? atof(argv[2]) : 600);
-	for (long i = 0; i < threads; i++)
-		pthread_create(&id[i], NULL, work, (void *)(i + 1));
-	for (int i = 0; i < threads; i++)
-		pthread_join(id[i], NULL);
-	return 0;
+	return run_loads(all, sizeof(all) / sizeof(all[0]), argc, argv);
 }
