@@ -14,6 +14,7 @@ from killswitch.contain.model import StepFailed
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CHUNK = 1 << 16
+PARTIAL = ".partial"  # ends the name of a file that is still being written
 MAX_CAPTURES = 1000  # of one incident
 
 
@@ -35,6 +36,17 @@ def incident_folder(evidence_dir: Path, incident: str) -> Path:
     except OSError as e:
         raise _no_room(first, e) from e
     raise StepFailed(f"{first}: {MAX_CAPTURES} captures are enough; move some away")
+
+
+def sweep(evidence_dir: Path, before_unix: float) -> int:
+    """Remove what a capture that was cut short was still writing; how many files. Who captures now must have begun later."""
+    removed = 0
+    for file in evidence_dir.glob(f"**/*{PARTIAL}"):
+        with contextlib.suppress(OSError):
+            if file.lstat().st_mtime < before_unix:
+                file.unlink()
+                removed += 1
+    return removed
 
 
 def _no_room(path: Path, cause: OSError) -> StepFailed:
@@ -66,7 +78,7 @@ class Folder:
     def write(self, name: str, chunks: Iterable[bytes], *, durable: bool = False) -> str:
         """Write one file (0600); its SHA-256. ``durable``: it and its name are on the disk when this returns."""
         place = self.path / name
-        beside = place.with_name(place.name + ".partial")
+        beside = place.with_name(place.name + PARTIAL)
         digest, size = hashlib.sha256(), 0
         try:
             place.parent.mkdir(mode=0o700, exist_ok=True)

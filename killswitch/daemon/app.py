@@ -16,6 +16,7 @@ from pathlib import Path
 from killswitch import __version__
 from killswitch.commands import FREE
 from killswitch.config import Config
+from killswitch.contain import folder
 from killswitch.contain.protected import Protected as ProtectedProcesses
 from killswitch.contain.switch import Switch
 from killswitch.daemon import policyset, process
@@ -127,6 +128,7 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
     stack.callback(core.streams.close)
     for incident in records.open_incidents():
         core.incidents.add(incident)
+    core.spawn(asyncio.to_thread(folder.sweep, config.evidence_dir, started_unix), "sweep up unfinished evidence")
     await restore(core, records.known_workloads())
     reactor = Reactor(core)
     stack.callback(reactor.files.close)

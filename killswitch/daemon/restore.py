@@ -5,6 +5,7 @@ Of two records the stricter wins. A lost ledger loses no containment, and neithe
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,8 +14,8 @@ from killswitch.commands import FREE, Containment
 from killswitch.daemon.core import Core
 from killswitch.daemon.log import fields
 from killswitch.daemon.records import KnownWorkload
-from killswitch.daemon.workloads import Absent
-from killswitch.errors import Gone, KernelError
+from killswitch.daemon.workloads import Absent, Workload
+from killswitch.errors import Gone, KernelError, Protected
 from killswitch.events import boot_id
 from killswitch.kernel import cgroupfs
 
@@ -54,12 +55,21 @@ async def restore(core: Core, recorded: Iterable[KnownWorkload]) -> None:
             _keep_absent(core, row, row.desired)
         else:
             _adopt(core, number, row.cgroup, row, FREE)
-    for w in core.workloads:
-        if w.desired != FREE:
-            log.warning(
-                "contained %s", fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, incident=w.incident)
-            )
-            await core.contain(w, w.desired, capture=False, reason="it was contained when the daemon started")
+    # All at once: each is severed before any is waited for.
+    await asyncio.gather(*(_contain(core, w) for w in core.workloads if w.desired != FREE))
+
+
+async def _contain(core: Core, w: Workload) -> None:
+    """Carry on with what the last daemon was about. One that cannot be contained must not keep the others from being it."""
+    log.warning("contained %s", fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, incident=w.incident))
+    incident = core.incidents.get(w.incident)
+    # A kill that was cut short has no evidence yet, and what is terminated will never have any.
+    killed = w.desired.terminated or (w.desired.severed and w.desired.frozen)
+    capture = killed and incident is not None and not incident.evidence
+    try:
+        await core.contain(w, w.desired, capture=capture, reason="it was contained when the daemon started")
+    except Protected as e:
+        log.error("not contained again %s", fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, error=e))
 
 
 def _adopt(core: Core, number: int, cgroup: str, row: KnownWorkload | None, pinned: Containment) -> None:

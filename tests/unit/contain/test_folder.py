@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from killswitch.contain.folder import Folder, incident_folder
+from killswitch.contain.folder import Folder, incident_folder, sweep
 from killswitch.contain.model import StepFailed
 
 
@@ -67,3 +68,15 @@ def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(StepFailed):
         folder.write("a", [b"x"])
     assert target.read_text() == "precious"
+
+
+def test_what_was_being_written_when_it_was_cut_short_is_swept_up(tmp_path: Path) -> None:
+    old, new, whole = (tmp_path / "inc-1" / name for name in ("a.partial", "2/executables/b.partial", "c.json"))
+    new.parent.mkdir(parents=True)
+    for file in (old, new, whole):
+        file.write_text("x")
+        os.utime(file, (1000, 1000))
+    os.utime(new, (3000, 3000))
+    assert sweep(tmp_path, 2000) == 1
+    assert not old.exists() and new.exists() and whole.exists()
+    assert sweep(tmp_path / "none", 2000) == 0

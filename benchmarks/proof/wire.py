@@ -1,4 +1,4 @@
-"""``make proof``, the wire: what may not leave, tried often, and the bytes of it that the far side heard."""
+"""The wire: what may not leave, tried often, and the bytes of it that the far side heard."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import scene
+from benchmarks.proof.figures import Figure, count
 from killswitch.config import SHIPPED_POLICIES
 from tests.rig import names
 from tests.rig.daemon import Daemon
 from tests.rig.netns import FarSide
 
-PROGRAMS = Path(__file__).parents[1] / "tests" / "kernel" / "programs"
+PROGRAMS = Path(__file__).parents[2] / "tests" / "kernel" / "programs"
 INNOCENT = b'{"jsonrpc":"2.0","id":1,"method":"initialize"}\n'
 FLOWS = {
     "Stratum v1": b'{"id":1,"method":"mining.subscribe","params":["x/1.0"]}\n',
@@ -81,34 +84,32 @@ def _policies() -> dict[str, str]:
     return {f.name: f.read_text().replace(severing, "    response: [deny]\n") for f in SHIPPED_POLICIES.glob("*.yaml")}
 
 
-def nothing_of_it_leaves(tries: int) -> bool:
+def nothing_of_it_leaves(tries: int) -> Iterator[Figure]:
     """Handshakes, banners and names; each on a connection, or a socket, of its own."""
-    held = True
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # what was denied stays open over there
     with Daemon(scene.LABEL, policies=_policies()) as daemon, FarSide(scene.LABEL) as far:
         cgroup = scene.make_workload(daemon, "wire")
         ear = _Ear(far)
         try:
+            host, port = ear.stream.getsockname()[:2]
             for name, payload in {"control: a language server's line": INNOCENT, **FLOWS}.items():
-                count = 100 if payload is INNOCENT else tries
-                host, port = ear.stream.getsockname()[:2]
-                held &= _told(ear, cgroup, name, payload, count, "talker.py", f"{host} {port} {payload.hex()} 0.001\n")
+                number = 100 if payload is INNOCENT else tries
+                yield _told(ear, cgroup, name, payload, number, "talker.py", f"{host} {port} {payload.hex()} 0.001\n")
+            host, port = ear.datagram.getsockname()[:2]
             for name, payload in DATAGRAMS.items():
-                host, port = ear.datagram.getsockname()[:2]
-                held &= _told(
+                yield _told(
                     ear, cgroup, name, payload, tries, "datagrams.py", f"sendto {host} {port} {payload.hex()}\n"
                 )
         finally:
             ear.close()
-    return held
 
 
-def _told(ear: _Ear, cgroup: Path, name: str, payload: bytes, count: int, program: str, line: str) -> bool:
+def _told(ear: _Ear, cgroup: Path, name: str, payload: bytes, tries: int, program: str, line: str) -> Figure:
     ear.bytes = ear.connections = 0
     done = subprocess.run(
         [sys.executable, "-I", "-S", PROGRAMS / program],
-        input=line * count,
+        input=line * tries,
         text=True,
         capture_output=True,
         preexec_fn=scene.entering(cgroup),
@@ -118,6 +119,6 @@ def _told(ear: _Ear, cgroup: Path, name: str, payload: bytes, count: int, progra
     threading.Event().wait(0.2)  # what is on its way
     made = ear.connections if program == "talker.py" else answers.count("EPERM")
     what = "connections made" if program == "talker.py" else "refused to the sender"
-    print(f"wire   {name}: {count:,} tries, {made:,} {what}, {ear.bytes:,} bytes at the far side", flush=True)
-    expected = count * len(payload) if payload is INNOCENT else 0
-    return ear.bytes == expected and made == count
+    wanted = tries * len(payload) if payload is INNOCENT else 0
+    found = count("wire", f"{name}: bytes at the far side", tries, ear.bytes, wanted, f"{made:,} {what}")
+    return found if made == tries else replace(found, held=False)
