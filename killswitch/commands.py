@@ -149,7 +149,18 @@ class ReadCode:
     data: tuple[int, ...] = ()  # addresses of data that this code uses
 
 
-Command = RecordFinding | Contain | KillProcess | ReadCode
+@dataclass(frozen=True, slots=True)
+class ReadPipes:
+    """Read which pipes the workload's processes have as standard files and hand it back as ``facts.Pipes``. Nothing is
+    handed back where this process has none to write to."""
+
+    workload: int
+    pid: int
+    start_ticks: int
+    cookie: int  # of the connection that is asked about
+
+
+Command = RecordFinding | Contain | KillProcess | ReadCode | ReadPipes
 
 
 class Step(enum.StrEnum):

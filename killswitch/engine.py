@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from killswitch.commands import FREE, Command, Finding, Mode, ReadCode, RecordFinding, Response
+from killswitch.commands import FREE, Command, Finding, Mode, ReadCode, ReadPipes, RecordFinding, Response
 from killswitch.detect.answer import Answer, finding_of
 from killswitch.detect.builtin import EVENTS_LOST, LEFT_CGROUP, MOVED_OUT, REPEATED, UNATTENDED, UNDECIDED, built_in
 from killswitch.detect.fields import program_of
@@ -23,7 +23,8 @@ from killswitch.detect.processes import Process
 from killswitch.detect.reach import port_of
 from killswitch.detect.summary import summarise
 from killswitch.detect.sustained import MAX_DIP_NS
-from killswitch.detect.windows import Case, load_of_process, load_of_whole, relays
+from killswitch.detect.traffic import stays_here
+from killswitch.detect.windows import Case, load_of_process, load_of_whole, piped, relays
 from killswitch.detect.workload import Workload
 from killswitch.detect.workloads import Workloads
 from killswitch.events import (
@@ -47,7 +48,7 @@ from killswitch.events import (
     WorkloadAdded,
     WorkloadRemoved,
 )
-from killswitch.facts import Inspected
+from killswitch.facts import Inspected, Pipes
 from killswitch.machinecode import Code
 from killswitch.policy.compiled import Compiled, CompiledRule
 from killswitch.policy.fields import PROGRAM
@@ -248,7 +249,14 @@ class Engine:
         out: list[Command] = []
         for one in asked:
             out += self._by_rules(workload, one, workload.processes.get(one.pid, one.start_ticks), more)
+        if self._judge.piping and not stays_here(event) and workload.pipe_looks.due(event):
+            out.append(ReadPipes(workload.id, event.pid, event.start_ticks, event.cookie))
         return out
+
+    def piped(self, event: Pipes) -> list[Command]:
+        """Judge the processes that a connection feeds through pipes, as if they held it themselves."""
+        workload = self.workloads.get(event.workload)
+        return self._answered(workload, piped(self._judge, workload, event)) if workload is not None else []
 
     def _by_rules(
         self, workload: Workload, event: Judged, process: Process | None, more: Mapping[str, object] = NOTHING

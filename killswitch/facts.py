@@ -1,4 +1,4 @@
-"""What was found out about a program by reading files, after it began."""
+"""What was found out in user space after something was seen: of a program by reading files, of a workload by its pipes."""
 
 from __future__ import annotations
 
@@ -28,3 +28,26 @@ class Inspected:
     workload: int
     exec: Exec
     facts: Facts
+
+
+Pipe = tuple[int, int]  # (device, inode)
+
+
+@dataclass(frozen=True, slots=True)
+class PipeEnds:
+    """The pipes that a process has as standard files, and the FIFOs (they have a name) that it has open at all."""
+
+    pid: int
+    start_ticks: int
+    reads: tuple[Pipe, ...]
+    writes: tuple[Pipe, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipes:
+    """What hangs together by pipes in a workload, at one moment: the answer to ``commands.ReadPipes``, for
+    ``Engine.piped``. Processes without any are left out."""
+
+    workload: int
+    cookie: int  # of the connection that was asked about
+    processes: tuple[PipeEnds, ...]

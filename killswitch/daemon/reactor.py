@@ -19,6 +19,7 @@ from killswitch.commands import (
     Level,
     Outcome,
     ReadCode,
+    ReadPipes,
     Receipt,
     RecordFinding,
     Step,
@@ -47,6 +48,7 @@ from killswitch.events import (
 )
 from killswitch.facts import Facts, Inspected
 from killswitch.kernel import codereader, procfs
+from killswitch.kernel.pipes import read_pipes
 from killswitch.policy.compiled import Compiled
 
 log = logging.getLogger("killswitch.reactor")
@@ -212,6 +214,8 @@ class Reactor:
             core.spawn(self._contain(w, command), f"contain {w.name}")
         elif isinstance(command, KillProcess):
             core.spawn(core.kill_process(w, command), f"kill process {command.pid}")
+        elif isinstance(command, ReadPipes):
+            core.spawn(self._read_pipes(w, command), f"read the pipes around process {command.pid}")
         else:
             core.spawn(self._read_code(command), f"read the code of process {command.pid}")
 
@@ -297,6 +301,19 @@ class Reactor:
             return
         around = replace(code.surroundings, network_bytes=flows.tx_bytes + flows.rx_bytes)
         self.handle(replace(code, surroundings=around))
+
+    async def _read_pipes(self, w: Workload, command: ReadPipes) -> None:
+        try:
+            path, asked = self._core.path_of(w.cgroup), (command.pid, command.start_ticks, command.cookie)
+            pipes = await self._code.run(lambda: read_pipes(path, w.id, *asked), CODE_SECONDS)
+        except TimeoutError as e:
+            self._unread(w.id, "pipes not read: too much is waited for", e)
+        except KernelError as e:
+            log.debug("pipes around process %d not read: %s", command.pid, e)
+        else:
+            if pipes is not None and self._core.engine is not None:
+                for found in self._core.engine.piped(pipes):
+                    self.carry_out(found)
 
     # --- time ---
 

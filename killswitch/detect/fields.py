@@ -8,6 +8,7 @@ from killswitch.detect.processes import Process
 from killswitch.events import Done, Event, Exec, Wire
 from killswitch.policy.compiled import CompiledRule
 from killswitch.policy.fields import tokens
+from killswitch.policy.shells import reads_program
 
 OF_PROCESS = frozenset(
     {
@@ -17,6 +18,7 @@ OF_PROCESS = frozenset(
         "process.command_line",
         "process.args_truncated",
         "process.parent.name",
+        "process.reads_program",
     }
 )
 OF_FILE = frozenset({"file.inode_of", "file.memfd", "file.unlinked", "process.listens"})  # of ``cpu`` events
@@ -63,6 +65,9 @@ def extra_fields(
                 extra[field] = process.argv_cut
             case "process.parent.name":
                 extra[field] = process.parent_name
+            case "process.reads_program":
+                names = process.name, process.filename.rpartition(b"/")[2]
+                extra[field] = not process.argv_cut and reads_program(names, tokens(process.argv))
             case "process.listens":
                 extra[field] = process.listens
             case "file.inode_of":

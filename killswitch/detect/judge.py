@@ -10,6 +10,7 @@ from killswitch.detect.answered import ANSWERED, answered
 from killswitch.detect.correlate import Correlator
 from killswitch.detect.fields import extra_fields, wanted_fields
 from killswitch.detect.load import LOOKED_AT
+from killswitch.detect.pipeline import PIPED
 from killswitch.detect.processes import Process
 from killswitch.detect.reach import FANOUT
 from killswitch.detect.relay import RELAY
@@ -34,6 +35,7 @@ class Judge:
         self.judges = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules)  # events that some rule looks at
         self.reaching = any(r.fields.intersection(FANOUT) for r in compiled.rules)
         self.relaying = any(r.fields.intersection(RELAY) for r in compiled.rules)
+        self.piping = any(PIPED in r.fields for r in compiled.rules)
         self.answering = any(ANSWERED in r.fields for r in compiled.rules)
         self._outside = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules if r.fields.intersection(OUTSIDE))
         # The policies for which code has to be looked at.

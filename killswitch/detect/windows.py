@@ -10,11 +10,14 @@ from dataclasses import dataclass, field, replace
 
 from killswitch.detect.judge import Judge, Judged
 from killswitch.detect.load import LoadTable, asks_of_whole
+from killswitch.detect.pipeline import PIPED, fed
 from killswitch.detect.pool import Pool
 from killswitch.detect.processes import Process
 from killswitch.detect.relay import RELAY, find
+from killswitch.detect.summary import lineage
 from killswitch.detect.workload import RuleKey, Workload
 from killswitch.events import Cpu
+from killswitch.facts import Pipes
 from killswitch.policy.compiled import CompiledRule
 
 
@@ -72,3 +75,20 @@ def relays(judge: Judge, workload: Workload, now: int) -> Iterator[Case]:
         rules = [r for r in judge.matches(workload, event, process, more) if r.fields.intersection(RELAY)]
         if rules:
             yield Case(event, process, rules, reasons=relay.reasons)
+
+
+def piped(judge: Judge, workload: Workload, event: Pipes) -> Iterator[Case]:
+    """The processes that a connection feeds through pipes, each as if it held the connection itself."""
+    connection = workload.traffic.connections.get(event.cookie)
+    if connection is None:
+        return
+    flow = replace(connection.flow, bursts=(), stdio=())
+    same_host = {c.flow.pid for c in workload.traffic.connections.values() if c.flow.remote_ip == flow.remote_ip}
+    more = {**judge.of_flow(workload, flow), PIPED: True}
+    feeder = workload.processes.get(flow.pid, flow.start_ticks)
+    for ends in fed((flow.pid, flow.start_ticks), same_host, event.processes):
+        process = workload.processes.get(ends.pid, ends.start_ticks)
+        one = replace(flow, pid=ends.pid, start_ticks=ends.start_ticks)
+        rules = [r for r in judge.matches(workload, one, process, more) if PIPED in r.fields]
+        if rules:
+            yield Case(one, process, rules, reasons=f"fed through pipes by {lineage(feeder, flow.pid, name=flow.comm)}")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from killswitch.commands import FREE, Containment
 from killswitch.detect.correlate import Shown
 from killswitch.detect.folding import Folder
+from killswitch.detect.pipeline import Looks
 from killswitch.detect.processes import ProcessTable
 from killswitch.detect.reach import Reach
 from killswitch.detect.sustained import Sustained
@@ -30,6 +31,7 @@ class Workload:
         self.folder = Folder()
         self.reach = Reach()
         self.traffic = Traffic()
+        self.pipe_looks = Looks()
         self.shown = Shown()
         self._sustained: dict[tuple[int, int], dict[RuleKey, Sustained]] = {}
 

