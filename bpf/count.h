@@ -3,7 +3,7 @@
 #ifndef KS_COUNT_H
 #define KS_COUNT_H
 
-#include "maps.h"
+#include "flood.h"
 
 static __always_inline void count_loss(u32 slot, enum loss_reason reason)
 {
@@ -16,7 +16,9 @@ static __always_inline void count_loss(u32 slot, enum loss_reason reason)
 /* Each of these wakes user space at once when it has nothing else to read. */
 static __always_inline void send_exec(u32 slot, void *record, u64 size)
 {
-	if (bpf_ringbuf_output(&exec_ring, record, size, 0))
+	if (floods_exec_ring(slot, size))
+		count_loss(slot, LOST_EXECS_FLOODED);
+	else if (bpf_ringbuf_output(&exec_ring, record, size, 0))
 		count_loss(slot, LOST_EXEC_RING_FULL);
 }
 
@@ -27,7 +29,9 @@ static __always_inline void send_flow(u32 slot, void *record, u64 size)
 	u64 waiting = bpf_ringbuf_query(&flow_ring, BPF_RB_AVAIL_DATA);
 	u64 wake = waiting - FLOW_WAKE_BYTES < FLOW_WAKE_SPAN ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 
-	if (bpf_ringbuf_output(&flow_ring, record, size, wake))
+	if (floods_flow_ring(slot, size, waiting))
+		count_loss(slot, LOST_FLOWS_FLOODED);
+	else if (bpf_ringbuf_output(&flow_ring, record, size, wake))
 		count_loss(slot, LOST_FLOW_RING_FULL);
 }
 

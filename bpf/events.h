@@ -79,7 +79,9 @@ enum loss_reason {
 	LOST_TRACKING_FULL = 6,      /* where a process came from will not be known when it is moved */
 	LOST_SAMPLES = 7,            /* CPU samples for which there was no room */
 	LOST_WIRE_UNJUDGED = 8,      /* first bytes of a flow that were not judged, or not to their end */
-	LOSS_REASONS = 9,
+	LOST_EXECS_FLOODED = 9, /* the workload made execs, or flows, faster than they are read: see flood.h */
+	LOST_FLOWS_FLOODED = 10,
+	LOSS_REASONS = 11,
 };
 
 struct event_header {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Processes: what they run (judged here, before the first instruction), how they begin and end. */
 #include "judge.h"
+#include "restraint.h"
 #include "stdio.h"
 #include <bpf/bpf_tracing.h>
 
@@ -21,9 +22,30 @@ static __always_inline void track(struct task_struct *task, struct cgroup *cgrp,
 		count_loss(slot, LOST_TRACKING_FULL);
 }
 
+/* The host's sshd runs itself, or a helper of its name, for each who logs in: a child of one that is protected, by name. */
+static __always_inline bool is_protected_exec(struct scratch *s)
+{
+	u32 name = s->at.executable_name;
+
+	if (is_protected(s->event.header.pid, s->event.header.start_ticks))
+		return true;
+	return *text_at(s, name) == 's' && *text_at(s, name + 1) == 's' && *text_at(s, name + 2) == 'h' &&
+	       *text_at(s, name + 3) == 'd' && is_protected(s->event.ppid, s->event.parent_start_ticks);
+}
+
 static __always_inline void carry_out(struct scratch *s, struct workload *w, u32 slot)
 {
+	struct restraint *r = bpf_map_lookup_elem(&restraints, &slot);
+
 	s->event.done = 0;
+	if (!(s->sever | s->kill) || !r)
+		return;
+	if (is_protected_exec(s))
+		return;
+	if (r->shielded)
+		s->sever = 0;
+	if (!(s->sever | s->kill) || !within_budget(w, r, true))
+		return;
 	if (s->sever) {
 		w->severed = 1;
 		s->event.done |= DONE_SEVERED;

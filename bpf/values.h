@@ -18,6 +18,27 @@ struct workload {
 	u32 grace_ms;  /* how long it may go on without a daemon; 0 = for ever */
 };
 
+/* What must not be done to a workload, by slot. */
+struct restraint {
+	u8 shielded; /* it holds who is protected: no verdict severs it */
+	u8 charged;  /* it counts against the budget of automatic kills; user space takes it back */
+	u8 padding[6];
+};
+
+/* How many more workloads verdicts may hit: `spent` is the programs', `until` is user space's. */
+struct kill_budget {
+	u64 spent; /* workloads that were charged, ever */
+	u64 until; /* verdicts act as long as spent + 1 is below this; 0 = there is no budget */
+};
+
+/* What a workload has lately put into rings that were more than a quarter full: see flood.h. */
+struct flood {
+	u64 exec_used;
+	u64 exec_since;
+	u64 flow_used;
+	u64 flow_since;
+};
+
 struct control {
 	u32 watched;     /* number of workloads: 0 = programs that run for the whole host return at once */
 	u32 active;      /* which half of the policy tables is in force */

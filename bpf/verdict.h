@@ -4,6 +4,7 @@
 #define KS_VERDICT_H
 
 #include "flow.h"
+#include "restraint.h"
 
 #define TOLD_EVERY_NS 50000000ull /* a socket's datagrams are events no more often than that */
 
@@ -165,6 +166,10 @@ __attribute__((noinline)) int tell_wire(struct __sk_buff *skb, u64 w0, u64 w1, u
 
 	if (!meta || !w || !sk)
 		return 0;
+	if (floods_exec_ring(slot, sizeof(*e))) {
+		count_loss(slot, LOST_EXECS_FLOODED);
+		return 0;
+	}
 	e = bpf_ringbuf_reserve(&exec_ring, sizeof(*e), 0);
 	if (!e) {
 		count_loss(slot, LOST_EXEC_RING_FULL);
@@ -209,6 +214,21 @@ __attribute__((noinline)) int tell_wire(struct __sk_buff *skb, u64 w0, u64 w1, u
 	return 0;
 }
 
+/* Takes back what must not be done: nothing of it to who is protected, no severing of who lives with one. */
+static __always_inline void restrain(struct __sk_buff *skb, struct workload *w, u32 slot, struct wire_maker *maker)
+{
+	struct restraint *r = bpf_map_lookup_elem(&restraints, &slot);
+
+	if (!r || (maker && is_protected(maker->pid, maker->program.start_ticks))) {
+		skb->cb[CB_ACTS] = 0;
+		return;
+	}
+	if (r->shielded)
+		skb->cb[CB_ACTS] &= ~DONE_SEVERED;
+	if (skb->cb[CB_ACTS] && !within_budget(w, r, skb->cb[CB_ACTS] & DONE_SEVERED))
+		skb->cb[CB_ACTS] = 0;
+}
+
 /* Judges what was seen of a flow (`w0`..`w3`: predicate bits), with who made it and where it goes. Gives what is done. */
 __attribute__((noinline)) int decide_flow(struct __sk_buff *skb, u64 w0, u64 w1, u64 w2, u64 w3)
 {
@@ -236,6 +256,8 @@ __attribute__((noinline)) int decide_flow(struct __sk_buff *skb, u64 w0, u64 w1,
 	add_accepted(&bits, half * MAX_STATES, place >> 16);
 	add_accepted(&bits, half * MAX_STATES, place);
 	decide_wire(skb, bits.word[0], bits.word[1], bits.word[2], bits.word[3]);
+	if (skb->cb[CB_ACTS])
+		restrain(skb, w, slot, maker);
 	acts = skb->cb[CB_ACTS];
 	if (acts & DONE_SEVERED)
 		w->severed = 1;

@@ -38,6 +38,10 @@ class Config:
     view_group: str = "killswitch"  # group that may open view.sock
     log_level: str = "info"
     host_root: Path = Path("/")  # below which the host's places of persistence are looked at
+    # How many workloads rules may hit by themselves, where no policy says (killswitch.policy.limits.Limits).
+    budget_contained: int = 5
+    budget_seconds: float = 600.0
+    budget_share: float = 0.25  # of those that are watched, if that is more; written as 25%
     reconcile_seconds: float = 2.0  # how often desired and observed containment are compared
 
     @property
@@ -114,6 +118,30 @@ def _seconds(value: object) -> float:
     return number
 
 
+def _count(value: object) -> int:
+    digits = str(value)
+    if isinstance(value, bool) or not digits.isdecimal() or int(digits) > 100_000:
+        raise ValueError("must be a whole number from 0 to 100000")
+    return int(digits)
+
+
+def _window(value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
+    except ValueError:
+        number = None
+    if number is None or not 1 <= number <= 86_400:
+        raise ValueError("must be a number of seconds from 1 to 86400")
+    return number
+
+
+def _share(value: object) -> float:
+    digits = value.removesuffix("%") if isinstance(value, str) and value.endswith("%") else ""
+    if not digits.isdecimal() or int(digits) > 100:
+        raise ValueError("must be a percentage from 0% to 100%, such as 25%")
+    return int(digits) / 100
+
+
 def _list_of(one: Callable[[object], Any]) -> Callable[[object], tuple[Any, ...]]:
     def parse(value: object) -> tuple[Any, ...]:
         if isinstance(value, str):  # of the environment, as in PATH
@@ -136,6 +164,9 @@ _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "view_group": _group,
     "log_level": _level,
     "host_root": _absolute,
+    "budget_contained": _count,
+    "budget_seconds": _window,
+    "budget_share": _share,
     "reconcile_seconds": _seconds,
 }
 assert _PARSERS.keys() == {f.name for f in fields(Config)}

@@ -14,7 +14,18 @@ from typing import Any
 
 from killswitch.commands import FREE, Command, Finding, Mode, ReadCode, ReadPipes, RecordFinding, Response
 from killswitch.detect.answer import Answer, finding_of
-from killswitch.detect.builtin import EVENTS_LOST, LEFT_CGROUP, MOVED_OUT, REPEATED, UNATTENDED, UNDECIDED, built_in
+from killswitch.detect.budget import Budget
+from killswitch.detect.builtin import (
+    EVENTS_LOST,
+    FLOOD,
+    FLOODED,
+    LEFT_CGROUP,
+    MOVED_OUT,
+    REPEATED,
+    UNATTENDED,
+    UNDECIDED,
+    built_in,
+)
 from killswitch.detect.fields import program_of
 from killswitch.detect.folding import Folder
 from killswitch.detect.judge import NOTHING, Judge, Judged
@@ -57,8 +68,9 @@ PRUNE_EVERY_NS = 30_000_000_000
 
 
 class Engine:
-    def __init__(self, compiled: Compiled, *, first_incident: int = 1) -> None:
+    def __init__(self, compiled: Compiled, *, first_incident: int = 1, budget: Budget | None = None) -> None:
         self.workloads = Workloads(first_incident)
+        self.budget = budget or Budget()
         self._nobody = Folder()  # for findings about no workload that we know
         self._loads = LoadTable()
         self._pruned_ns = 0
@@ -309,7 +321,8 @@ class Engine:
         return answer
 
     def _answer(self, workload: Workload, event: Event) -> Answer:
-        return Answer(workload, self.workloads.open_incident(workload.id), event, self._judge.correlator)
+        incident = self.workloads.open_incident(workload.id)
+        return Answer(workload, incident, event, self._judge.correlator, self.budget, len(self.workloads))
 
     # --- findings that need no rule ----------------------------------------------------------------------------------
 
@@ -318,8 +331,11 @@ class Engine:
             return []
         workload = self.workloads.get(event.workload)
         mode = Mode.MONITOR if workload is None else self._judge.mode(workload)
-        finding = built_in(EVENTS_LOST, event, summarise(event, None), mode=mode)
-        key = f"{EVENTS_LOST.rule}: {event.reason}"
+        what, responses = EVENTS_LOST, tuple[Response, ...]()
+        if workload is not None and event.reason in FLOODED:
+            what, responses = FLOOD, self._judge.on_flood(workload)
+        finding = built_in(what, event, summarise(event, None), mode=mode, responses=responses)
+        key = f"{what.rule}: {event.reason}"
         if workload is not None:
             answer = self._answer(workload, event)
             answer.add(finding, key=key, weight=event.count)

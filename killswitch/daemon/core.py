@@ -20,6 +20,7 @@ from killswitch.control.service import StreamItem
 from killswitch.daemon.incidents import Incident, Incidents
 from killswitch.daemon.log import fields
 from killswitch.daemon.records import Records
+from killswitch.daemon.spending import Spending
 from killswitch.daemon.streams import Streams
 from killswitch.daemon.workloads import Absent, Workload, Workloads
 from killswitch.engine import Engine
@@ -54,6 +55,7 @@ class Core:
         self.workloads = Workloads()
         self.incidents = Incidents()
         self.streams = Streams()
+        self.spending = Spending(self)
         self.lost: Counter[str] = Counter()
         self.stuck: dict[str, str] = {}  # part -> why, as the watchdog last saw it
         self.compiled: Compiled | None = None
@@ -184,6 +186,7 @@ class Core:
     def forget_absent(self, absent: Absent, reason: str) -> None:
         """Release what is not there any more: what comes back at its path will be free."""
         del self.workloads.absent[absent.cgroup]
+        self.spending.released(absent.cgroup)
         self.records.absent(replace(absent, desired=FREE), reason)
         if incident := self.incidents.get(absent.incident):
             self._close(incident)
@@ -305,6 +308,7 @@ class Core:
         w.desired = self.plane.containment(w.id)
         self.records.desired(w, reason)
         if w.desired == FREE and all(r.outcome is Outcome.DONE for r in receipts):
+            self.spending.released(w.cgroup)
             self.close_incident(w)
         return receipts
 

@@ -18,7 +18,7 @@ from killswitch.kernel import cgroupfs
 
 CHUNK = 64 << 10
 DEFAULT_LIMIT = 100
-PARTS = ("ring", "ledger", "control", "policy", "dataplane")
+PARTS = ("ring", "ledger", "control", "policy", "dataplane", "budget")
 
 
 class Queries:
@@ -132,6 +132,7 @@ class Queries:
             "policy": core.policy_problem
             or "; ".join(f"rules on {kind} cannot match: {why}" for kind, why in core.unseen.items()),
             "dataplane": core.stuck.get("dataplane", ""),
+            "budget": core.spending.detail() if core.spending.withheld else "",
         }
         fine = {
             "ring": f"{self._pump.events} events read, {sum(core.lost.values())} lost",
@@ -139,6 +140,7 @@ class Queries:
             "control": "serving",
             "policy": f"{len(core.compiled.rules)} rules in force" if core.compiled else "none in force yet",
             "dataplane": "adopted" if core.plane.adopted else "loaded",
+            "budget": core.spending.detail(),
         }
         return tuple(Health(part, not troubles[part], troubles[part] or fine[part]) for part in PARTS)
 

@@ -198,6 +198,7 @@ class Reactor:
             return
         for command in engine.handle(event):
             self.carry_out(command)
+        self._core.spending.spent()  # the kernel is to know what is left before it judges the next
 
     # --- commands ---
 
@@ -321,6 +322,7 @@ class Reactor:
         """Once a second: time for the engine, what was lost, how CPUs were used."""
         core = self._core
         now = time.monotonic_ns()
+        core.spending.sync()
         for lost in core.plane.losses():
             self.handle(lost)
         for flow in core.plane.traffic():  # before the CPU's windows, whose rules may ask for it

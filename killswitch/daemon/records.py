@@ -17,7 +17,15 @@ from killswitch.daemon.incidents import Incident, Incidents
 from killswitch.daemon.workloads import Absent, Workload
 from killswitch.errors import LedgerError
 from killswitch.events import boot_id
-from killswitch.ledger import Desired, IncidentRecord, Ledger, LedgerHealth, OrderRecord, WorkloadRecord
+from killswitch.ledger import (
+    ChargeRecord,
+    Desired,
+    IncidentRecord,
+    Ledger,
+    LedgerHealth,
+    OrderRecord,
+    WorkloadRecord,
+)
 from killswitch.ledger import Incident as KeptIncident
 
 log = logging.getLogger("killswitch.records")
@@ -124,10 +132,19 @@ class Records:
                 async with asyncio.timeout(ANSWER):
                     await asyncio.to_thread(self._ledger.flush, ANSWER)
 
+    def charge(self, record: ChargeRecord) -> None:
+        self._ledger.put_charge(record)
+
+    def charge_forgotten(self, cgroup: str, reason: str) -> None:
+        self._ledger.forget_charge(cgroup, reason)
+
     def note(self, what: str, **detail: str | int | float | bool) -> None:
         self._ledger.note(what, detail)
 
     # --- reading ---
+
+    def charges(self) -> dict[str, ChargeRecord]:
+        return self._ledger.charges()
 
     def known_workloads(self) -> list[KnownWorkload]:
         watched, desired = self._ledger.workloads(), self._ledger.desired()

@@ -70,7 +70,7 @@ class Policies:
             raise
         core.compiled = compiled
         if core.engine is None:
-            core.engine = Engine(compiled, first_incident=first_incident)
+            core.engine = Engine(compiled, first_incident=first_incident, budget=core.spending.budget)
         else:
             core.engine.reload(compiled)
         for w in core.workloads:
@@ -79,6 +79,7 @@ class Policies:
             core.plane.set_grace(w.id, core.absence_of(w.policies).grace_ms)
             core.tell(WorkloadAdded(time.monotonic_ns(), w.id, w.name, w.cgroup, w.policies))
             core.records.workload(w)
+        core.spending.policies_changed()
         self._reactor.files.apply()
         log.info(
             "policies in force %s",

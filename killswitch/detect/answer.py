@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from killswitch.commands import (
     FREE,
@@ -15,23 +16,30 @@ from killswitch.commands import (
     RecordFinding,
     Response,
 )
-from killswitch.detect.builtin import EARLIER_POLICY, built_in
+from killswitch.detect.budget import Budget
+from killswitch.detect.builtin import EARLIER_POLICY, POLICY, WITHHELD, built_in
 from killswitch.detect.correlate import Correlator
 from killswitch.detect.judge import Judged
 from killswitch.detect.workload import Workload
-from killswitch.events import Connect, Done, Event, Exec, Listen, Wire
+from killswitch.events import Connect, Done, Event, Exec, Listen, Unattended, Wire
 from killswitch.policy.compiled import CompiledRule
 
 _DONE = ((Done.KILLED, Response.KILL_PROCESS), (Done.SEVERED, Response.SEVER), (Done.DENIED, Response.DENY))
+HITS = frozenset({Response.KILL_PROCESS, Response.SEVER})  # of what the data plane does, what the budget counts
 Hot = tuple[tuple[int, int, int], ...]
 
 
 class Answer:
     """All that is answered to one event of one workload: several rules may match it, the workload is contained once."""
 
-    def __init__(self, workload: Workload, incident: str, event: Event, correlator: Correlator) -> None:
+    def __init__(
+        self, workload: Workload, incident: str, event: Event, correlator: Correlator, budget: Budget, watched: int
+    ) -> None:
+        """``watched``: how many workloads are, of which ``budget`` allows some to be hit."""
         self._workload = workload
         self._correlator = correlator
+        self._budget, self._watched = budget, watched
+        self._event, self._now = event, event.time_ns
         self._found: list[Finding] = []
         self._incident = incident
         self._done = done_in_kernel(event)
@@ -82,14 +90,46 @@ class Answer:
         out = self._records
         workload = self._workload
         self.sum_up(self._correlator.judge(workload.shown, workload.policies, self._found))
-        if self._kill and Response.KILL_PROCESS not in self._done:
-            out.append(KillProcess(workload.id, self._incident, *self._process, self._reason))
         more = workload.containment | self._desired
+        kills = self._kill and Response.KILL_PROCESS not in self._done
+        if workload.containment != FREE or isinstance(self._event, Unattended):
+            pass  # what is contained costs nothing more, whoever did it; a daemon that was away is no rule's doing
+        elif self._done & HITS:
+            self._budget.charge(workload.cgroup, self._now)
+        elif (kills or more != workload.containment) and not self._budget.take(
+            workload.cgroup, self._now, self._watched
+        ):
+            return self._withheld()
+        if kills:
+            out.append(KillProcess(workload.id, self._incident, *self._process, self._reason))
         if more != workload.containment or (self._capture and not workload.captured):
             workload.containment = more
             workload.captured = workload.captured or self._capture
             out.append(Contain(workload.id, self._incident, more, self._capture, self._reason, self._hot))
         return out
+
+    def _withheld(self) -> list[Command]:
+        """The budget is used up: what was found is told as in monitor mode, and that nothing was done for it."""
+        out: list[Command] = [
+            replace(c, finding=replace(c.finding, mode=Mode.MONITOR))
+            if isinstance(c, RecordFinding) and set(c.finding.responses) - {Response.ALERT}
+            else c
+            for c in self._records
+        ]
+        budget, pid, start = self._budget, *self._process
+        limits = budget.limits
+        seconds = budget.room_ns(self._now, self._watched) / 1e9
+        told = (
+            f"not done, as rules have hit {len(budget.charged(self._now))} of {self._watched} workloads in the last "
+            f"{limits.per_ns / 1e9:g} s, and {limits.most(self._watched)} are allowed: {self._reason}; rules act again in "
+            f"{seconds:.0f} s, or when an operator releases one of them, or resets the budget"
+        )
+        withheld = Finding(
+            self._now, self._workload.id, POLICY, WITHHELD.rule, WITHHELD.title, WITHHELD.level, Mode.ENFORCE,
+            (Response.ALERT,), (), pid, start, told, self._event,
+        )  # fmt: skip
+        shown = self._workload.folder.offer(withheld)
+        return [*out, RecordFinding(self._incident, shown)] if shown is not None else out
 
 
 def containment_for(responses: Iterable[Response]) -> Containment:

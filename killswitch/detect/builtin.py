@@ -12,6 +12,8 @@ POLICY = "built-in"
 # What is counted with the losses though nothing was missed: the same process did the same to the same address again within a
 # moment, and the first time was told.
 REPEATED = frozenset({"sendmsg_suppressed"})
+# These of a workload's events were kept out so that others' are not lost: see bpf/flood.h.
+FLOODED = frozenset({"execs_flooded", "flows_flooded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,9 @@ EVENTS_LOST = BuiltIn("events-lost", "Events were lost before they could be judg
 EARLIER_POLICY = BuiltIn("earlier-policy", "The data plane acted by rules that are not loaded any more", Level.HIGH)
 UNATTENDED = BuiltIn("unattended", "The kernel cut the workload off: the daemon was away for too long", Level.HIGH)
 UNDECIDED = BuiltIn("undecided", "A command line is too long to be judged, and could not be read whole", Level.MEDIUM)
-BUILT_INS = (LEFT_CGROUP, EVENTS_LOST, EARLIER_POLICY, UNDECIDED)
+FLOOD = BuiltIn("flood", "A workload makes events faster than they are read", Level.HIGH)
+WITHHELD = BuiltIn("kill-withheld", "The budget of automatic kills is used up: rules only monitor", Level.CRITICAL)
+BUILT_INS = (LEFT_CGROUP, EVENTS_LOST, EARLIER_POLICY, UNDECIDED, FLOOD)
 
 
 def built_in(

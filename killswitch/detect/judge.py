@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from killswitch.commands import Mode
+from killswitch.commands import Mode, Response
 from killswitch.detect.answered import ANSWERED, answered
 from killswitch.detect.correlate import Correlator
 from killswitch.detect.fields import extra_fields, wanted_fields
@@ -20,6 +20,7 @@ from killswitch.events import CgroupMove, Connect, Cpu, Exec, Exit, File, Flow, 
 from killswitch.facts import Inspected
 from killswitch.policy.compiled import Compiled, CompiledRule
 from killswitch.policy.fields import EVENT_TYPES
+from killswitch.policy.limits import on_flood
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -81,6 +82,11 @@ class Judge:
     def mode(self, workload: Workload) -> Mode:
         """Of a built-in finding: that of the strictest policy which watches the workload."""
         return Mode.ENFORCE if workload.policies & self._enforcing else Mode.MONITOR
+
+    def on_flood(self, workload: Workload) -> tuple[Response, ...]:
+        """What its policies want done with it when it floods."""
+        policies = self.compiled.policies
+        return on_flood(p for i, p in enumerate(policies) if workload.policies >> i & 1).responses
 
     def carried_over(self, policies: int, cgroup: str, old: Judge) -> int:
         """The policies of a workload that had these (a bit set of ``old``'s): by name where they were given by hand, and

@@ -131,6 +131,9 @@ def summarise(event: Event, process: Process | None, *, reasons: str = "", held_
             kind = "another workload" if event.to_workload else "which is not watched"
             told = f"{lineage(process, event.pid)} left the workload's cgroup for {to}, {kind}"
             return told + (f"; process {event.moved_by} moved it" if event.moved_by else "")
+        case Lost(reason="execs_flooded" | "flows_flooded"):
+            what = "execs" if event.reason == "execs_flooded" else "forks, exits and connections"
+            return f"{event.count} {what} more than can be read were left out, so that no other workload's are lost"
         case Lost():
             return f"{event.count} events were lost ({printable(event.reason)}): something may have gone unseen"
         case Unattended():

@@ -21,6 +21,9 @@ class Workloads:
     def __iter__(self) -> Iterator[Workload]:
         return iter(self._known.values())
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def __getitem__(self, workload: int) -> Workload:
         return self._known[workload]
 

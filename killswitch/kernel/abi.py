@@ -61,6 +61,8 @@ class LossReason(enum.IntEnum):
     TRACKING_FULL = 6
     SAMPLES = 7
     WIRE_UNJUDGED = 8
+    EXECS_FLOODED = 9
+    FLOWS_FLOODED = 10
 
 
 class Direction(enum.IntEnum):
@@ -191,6 +193,9 @@ SIGNAL = HEADER.then(
     ("to_daemon", "B"),
     ("padding", "6x"),
 )
+RESTRAINT = Layout((("shielded", "B"), ("charged", "B"), ("padding", "6x")))
+KILL_BUDGET = Layout((("spent", "Q"), ("until", "Q")))
+FLOOD = Layout(tuple((name, "Q") for name in ("exec_used", "exec_since", "flow_used", "flow_since")))
 CONTROL = Layout((("watched", "I"), ("active", "I"), ("heartbeat_ns", "Q")))
 CGROUP_SLOT = Layout((("cgroup_id", "Q"), ("slot", "I"), ("padding", "4x")))
 PROCESS_PLACE = Layout((("cgroup_id", "Q"), ("workload", "Q"), ("slot", "I"), ("padding", "4x")))
@@ -302,6 +307,9 @@ STRUCTS: dict[str, Layout] = {
     "signal_event": SIGNAL,
     "event_header": HEADER,
     "workload": WORKLOAD,
+    "restraint": RESTRAINT,
+    "kill_budget": KILL_BUDGET,
+    "flood": FLOOD,
     "control": CONTROL,
     "cgroup_slot": CGROUP_SLOT,
     "process_place": PROCESS_PLACE,

@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,6 +155,39 @@ class DataPlane:
     def attended(self, cgroup_id: int) -> None:
         """A daemon has taken note of it: from now on its containment is what was ordered. Raises Gone."""
         self._slots.attended(cgroup_id)
+
+    # --- what verdicts must not do ----------------------------------------------------------------------------------
+
+    def protect(self, processes: Iterable[tuple[int, int]]) -> None:
+        """No verdict kills exactly these (pid, start ticks), nor refuses what they send. Raises KernelError when too many."""
+        self._slots.restraints.protect(processes)
+
+    def shield(self, cgroup_id: int, shielded: bool) -> None:
+        """No verdict severs a workload that is shielded. Raises Gone when it is not watched."""
+        self._slots.restraints.shield(self._slots.slot(cgroup_id), shielded)
+
+    def shielded(self, cgroup_id: int) -> bool:
+        """Raises Gone when it is not watched."""
+        return self._slots.restraints.shielded(self._slots.slot(cgroup_id))
+
+    def charges(self) -> tuple[int, frozenset[int]]:
+        """Workloads that verdicts have hit, ever: how many; and those that count against the budget now."""
+        restraints = self._slots.restraints
+        spent = restraints.spent()  # first: a verdict marks the workload before it counts it
+        slots = self._slots.by_slot()
+        return spent, frozenset(cgroup for slot, cgroup in slots.items() if restraints.charged(slot))
+
+    def allow_kills(
+        self, spent: int, more: int | None, *, charged: Iterable[int] = (), refunded: Iterable[int] = ()
+    ) -> None:
+        """Verdicts may hit ``more`` workloads beyond the ``spent`` of ``charges`` (None: any number), and those that are
+        ``charged`` already; no longer the ``refunded`` (cgroup ids; who is not watched is passed over)."""
+        restraints = self._slots.restraints
+        for cgroups, value in ((refunded, False), (charged, True)):
+            for cgroup in cgroups:
+                if cgroup in self._slots:
+                    restraints.charge(self._slots.slot(cgroup), value)
+        restraints.allow(spent, more)
 
     def flows(self, cgroup_id: int) -> Flows:
         """Raises Gone when it is not watched."""

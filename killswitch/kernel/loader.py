@@ -15,6 +15,8 @@ from killswitch.kernel.tables import MAPS as TABLE_MAPS
 
 MAPPED = ("workloads", "control", "losses_told")
 TRAFFIC = ("traffic", "traffic_activity")  # a generation from before there were any is taken over without
+RESTRAINTS = ("restraints", "kill_budget")  # likewise
+PROTECTED = "protected_processes"  # likewise
 DAEMON = "daemon_pid"  # likewise
 PERCPU = ("flows", "losses")
 RINGS = ("exec_ring", "flow_ring")
@@ -47,6 +49,9 @@ class Loaded:
             if all((generation.maps / name).exists() for name in TRAFFIC):
                 self.maps["traffic"] = Map("traffic", self._fd("traffic"))
                 self.maps["traffic_activity"] = Mapped("traffic_activity", self._fd("traffic_activity"))
+            if all((generation.maps / name).exists() for name in (*RESTRAINTS, PROTECTED)):
+                self.maps |= {name: Mapped(name, self._fd(name)) for name in RESTRAINTS}
+                self.maps[PROTECTED] = Map(PROTECTED, self._fd(PROTECTED))
             if (generation.maps / DAEMON).exists():
                 self.maps[DAEMON] = Map(DAEMON, self._fd(DAEMON))
             for name in RINGS:
@@ -86,7 +91,18 @@ def load(obj: Path, generation: pins.Generation) -> Loaded:
     generation.create()
     with libbpf.loaded(obj) as loaded:
         maps, programs = dict(loaded.maps()), dict(loaded.programs())
-        needed = {*MAPPED, *PERCPU, *RINGS, *PLAIN, *TRAFFIC, DAEMON, *attach.TRACING, *attach.CGROUP}
+        needed = {
+            *MAPPED,
+            *PERCPU,
+            *RINGS,
+            *PLAIN,
+            *TRAFFIC,
+            *RESTRAINTS,
+            PROTECTED,
+            DAEMON,
+            *attach.TRACING,
+            *attach.CGROUP,
+        }
         if missing := sorted(needed - maps.keys() - programs.keys()):
             hint = f"it is no data plane of this release, for it has no {missing[0]}; {refusal.REBUILD}"
             raise KernelError(f"load the BPF object {obj}", errno.ENOEXEC, hint)

@@ -12,6 +12,7 @@ from killswitch.commands import Containment
 from killswitch.errors import Gone, KernelError
 from killswitch.kernel import abi, attach, loader
 from killswitch.kernel.maps import store_u32, store_u64
+from killswitch.kernel.restraint import Restraints
 
 _ID_AT = abi.WORKLOAD.offset("cgroup_id")
 _POLICIES_AT = abi.WORKLOAD.offset("policies")
@@ -34,6 +35,7 @@ class Slots:
         self._size = loaded.mapped("workloads").value_size
         self._slots = loaded.slots()
         self._control = loaded.mapped("control").memory
+        self.restraints = Restraints(loaded)
         self._last = max(self._slots.values(), default=0)
         self._count()
 
@@ -61,6 +63,7 @@ class Slots:
         slot = self._free_slot()
         self._loaded.percpu("flows").clear(slot)
         self._loaded.percpu("losses").clear(slot)
+        self.restraints.clear(slot)
         told = self._loaded.mapped("losses_told")
         told.memory[slot * told.value_size : (slot + 1) * told.value_size] = bytes(told.value_size)
         self._store(slot, policies, containment or Containment())

@@ -2,17 +2,20 @@
 
 from killswitch.ledger.ledger import Ledger
 from killswitch.ledger.records import (
+    ChargeRecord,
     Desired,
     Incident,
     IncidentRecord,
     LedgerHealth,
     Opened,
     OrderRecord,
+    ProgramRecord,
     Retention,
     WorkloadRecord,
 )
 
 __all__ = [
+    "ChargeRecord",
     "Desired",
     "Incident",
     "IncidentRecord",
@@ -20,6 +23,7 @@ __all__ = [
     "LedgerHealth",
     "Opened",
     "OrderRecord",
+    "ProgramRecord",
     "Retention",
     "WorkloadRecord",
 ]

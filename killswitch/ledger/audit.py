@@ -14,7 +14,8 @@ import sqlite3
 from typing import Any
 
 GENESIS = "0" * 64
-RECORDS = ("workloads", "desired", "incidents", "findings", "receipts", "orders")  # tables whose rows are checked
+# Tables whose rows are checked.
+RECORDS = ("workloads", "desired", "incidents", "findings", "receipts", "orders", "charges", "programs")
 
 
 def digest(data: str) -> str:

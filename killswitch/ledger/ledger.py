@@ -16,12 +16,14 @@ from killswitch.ledger import reader, schema
 from killswitch.ledger.backlog import Backlog, Entry
 from killswitch.ledger.lock import Lock
 from killswitch.ledger.records import (
+    ChargeRecord,
     Desired,
     Incident,
     IncidentRecord,
     LedgerHealth,
     Opened,
     OrderRecord,
+    ProgramRecord,
     Retention,
     WorkloadRecord,
 )
@@ -43,6 +45,8 @@ class Ledger:
         self._desired: dict[str, Desired] = {}
         self._workloads: dict[str, WorkloadRecord] = {}
         self._open: dict[str, IncidentRecord] = {}
+        self._charges: dict[str, ChargeRecord] = {}
+        self._programs: dict[str, ProgramRecord] = {}
         self._findings: Counter[str] = Counter()  # of each open incident
         self._last_incident = 0
         self._backlog = Backlog()
@@ -114,6 +118,8 @@ class Ledger:
             self._desired = reader.desired(connection)
             self._workloads = reader.workloads(connection)
             self._last_incident = reader.last_incident(connection)
+            self._charges = reader.charges(connection)
+            self._programs = reader.programs(connection)
             self._findings = Counter(reader.findings_of_open(connection))
             self._open = reader.open_incidents(connection)
         except sqlite3.DatabaseError as error:
@@ -166,6 +172,26 @@ class Ledger:
                 self._open[record.id] = record
             self._put("incident", record, key=record.id)
 
+    def put_charge(self, record: ChargeRecord) -> None:
+        with self._guard:
+            self._charges[record.cgroup] = record
+            self._put("charge", record, key=record.cgroup)
+
+    def forget_charge(self, cgroup: str, reason: str = "") -> None:
+        with self._guard:
+            if self._charges.pop(cgroup, None) is not None:
+                self._put("charge", reason, key=cgroup, delete=True)
+
+    def put_program(self, record: ProgramRecord) -> None:
+        with self._guard:
+            self._programs[record.sha256] = record
+            self._put("program", record, key=record.sha256)
+
+    def forget_program(self, sha256: str, reason: str = "") -> None:
+        with self._guard:
+            if self._programs.pop(sha256, None) is not None:
+                self._put("program", reason, key=sha256, delete=True)
+
     def put_finding(self, incident: str, finding: Finding) -> None:
         """Findings of an incident past ``Retention.findings_per_incident`` are counted as dropped."""
         with self._guard:
@@ -199,6 +225,10 @@ class Ledger:
                 self._put("desired", d, key=d.cgroup)
             for i in self._open.values():
                 self._put("incident", i, key=i.id)
+            for c in self._charges.values():
+                self._put("charge", c, key=c.cgroup)
+            for p in self._programs.values():
+                self._put("program", p, key=p.sha256)
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was put before is on disk, at most ``timeout`` seconds; whether it is."""
@@ -226,6 +256,16 @@ class Ledger:
         """The watched workloads by cgroup path; from memory."""
         with self._guard:
             return dict(self._workloads)
+
+    def charges(self) -> dict[str, ChargeRecord]:
+        """What counts against the budget of automatic kills, by cgroup path; from memory."""
+        with self._guard:
+            return dict(self._charges)
+
+    def programs(self) -> dict[str, ProgramRecord]:
+        """The executables of incidents, by SHA-256; from memory."""
+        with self._guard:
+            return dict(self._programs)
 
     def next_incident(self) -> int:
         """The first number that no incident has had. For ``Engine(first_incident=…)``."""

@@ -12,7 +12,15 @@ from typing import TypeVar
 from killswitch.commands import Containment, Finding, Receipt
 from killswitch.errors import LedgerError
 from killswitch.ledger import audit, codec, schema
-from killswitch.ledger.records import Desired, Incident, IncidentRecord, OrderRecord, WorkloadRecord
+from killswitch.ledger.records import (
+    ChargeRecord,
+    Desired,
+    Incident,
+    IncidentRecord,
+    OrderRecord,
+    ProgramRecord,
+    WorkloadRecord,
+)
 from killswitch.ledger.store import row_key, text_of
 
 log = logging.getLogger(__name__)
@@ -62,6 +70,20 @@ def salvage(path: Path) -> tuple[dict[str, Desired], dict[str, WorkloadRecord]]:
 def workloads(connection: sqlite3.Connection) -> dict[str, WorkloadRecord]:
     rows = connection.execute("SELECT data FROM workloads")
     return {w.cgroup: w for w in _readable("workloads", rows, WorkloadRecord)}
+
+
+def charges(connection: sqlite3.Connection) -> dict[str, ChargeRecord]:
+    return {c.cgroup: c for c in _readable("charges", _rows_of(connection, "charges"), ChargeRecord)}
+
+
+def programs(connection: sqlite3.Connection) -> dict[str, ProgramRecord]:
+    return {p.sha256: p for p in _readable("programs", _rows_of(connection, "programs"), ProgramRecord)}
+
+
+def _rows_of(connection: sqlite3.Connection, table: str) -> Iterator[tuple[str]]:
+    """A file of an earlier schema, on a disk that cannot be written, has not every table."""
+    there = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
+    return iter(connection.execute(f"SELECT data FROM {table}") if there else ())
 
 
 def last_incident(connection: sqlite3.Connection) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from killswitch.commands import FREE, Containment, Finding, Receipt
+from killswitch.commands import FREE, Containment, Finding, Receipt, Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,29 @@ class OrderRecord:
     error: str = ""
     content: str = ""  # digest of the whole order as it came in; known when it is answered
     answer: str = ""  # what was answered, in the control plane's own writing; "" = nothing (yet)
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeRecord:
+    """A workload that counts against the budget of automatic kills."""
+
+    cgroup: str
+    time_unix: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramRecord:
+    """The executable of an incident, which is its continuation wherever it is seen again."""
+
+    sha256: str
+    size: int  # bytes
+    incident: str
+    workload: str  # the cgroup where it was found
+    rule: str  # "policy/rule" that found it
+    level: str
+    responses: tuple[Response, ...]
+    path: str  # what it was called then, for people
+    time_unix: float
 
 
 @dataclass(frozen=True, slots=True)

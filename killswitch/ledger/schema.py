@@ -14,7 +14,7 @@ from pathlib import Path
 from killswitch.errors import LedgerError
 
 APPLICATION_ID = 0x4B535744  # "KSWD", in the file's header
-VERSION = 1
+VERSION = 2
 
 _TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -28,9 +28,14 @@ CREATE TABLE receipts(key INTEGER PRIMARY KEY, incident TEXT NOT NULL, data TEXT
 CREATE INDEX receipts_incident ON receipts(incident);
 CREATE TABLE orders(key TEXT PRIMARY KEY, number INTEGER NOT NULL, request_id TEXT NOT NULL, data TEXT NOT NULL);
 CREATE INDEX orders_request ON orders(request_id);
+CREATE TABLE charges(key TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE programs(key TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE audit(seq INTEGER PRIMARY KEY, entry TEXT NOT NULL, hash TEXT NOT NULL);
 """
-MIGRATIONS: dict[int, str] = {}  # from version -> SQL that brings it to the next
+MIGRATIONS: dict[int, str] = {  # from version -> SQL that brings it to the next
+    1: "CREATE TABLE charges(key TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE programs(key TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;",
+}
 
 BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}  # the file itself is no good
 

@@ -46,7 +46,7 @@ class Store:
         match entry.kind:
             case "finding" | "receipt":
                 self._append(entry)
-            case "desired" | "workload" | "incident" | "order":
+            case "desired" | "workload" | "incident" | "order" | "charge" | "program":
                 self._upsert(entry)
             case _:
                 self._chain.append("note", entry.kind, entry.time_unix, detail=dict(entry.record))

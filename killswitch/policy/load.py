@@ -14,6 +14,7 @@ from killswitch.commands import Mode
 from killswitch.errors import PolicyError, Problem
 from killswitch.policy import source
 from killswitch.policy.absence import read_absence
+from killswitch.policy.limits import read_limits
 from killswitch.policy.lists import resolve_lists
 from killswitch.policy.model import Policy, Rule
 from killswitch.policy.programs import MAX_LENGTH, MIN_LENGTH, Program
@@ -101,6 +102,7 @@ def _build(root: Map, file: str, problems: list[Problem]) -> Policy | None:
         if rule is not None:
             rules.append(rule)
     on_daemon_loss, daemon_grace_ns = read_absence(root, file, problems)
+    budget, on_flood = read_limits(root, file, problems)
     if problems:
         return None
     metadata = root.get("metadata")
@@ -117,6 +119,8 @@ def _build(root: Map, file: str, problems: list[Problem]) -> Policy | None:
         on_daemon_loss=on_daemon_loss,
         daemon_grace_ns=daemon_grace_ns,
         programs=programs,
+        budget=budget,
+        on_flood=on_flood,
     )
 
 

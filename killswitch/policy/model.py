@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from killswitch.commands import Act, Evidence, Level, Mode, Response
+from killswitch.policy.limits import Limits, OnFlood
 from killswitch.policy.programs import Program
 
 DAEMON_GRACE_NS = 10_000_000_000
@@ -109,3 +110,5 @@ class Policy:
     on_daemon_loss: OnDaemonLoss = OnDaemonLoss.ALLOW
     daemon_grace_ns: int = DAEMON_GRACE_NS
     programs: tuple[Program, ...] = ()  # what executables are by their content
+    budget: Limits | None = None  # None: it says nothing of it
+    on_flood: OnFlood = OnFlood.ALERT

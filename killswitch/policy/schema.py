@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from killswitch.commands import Act, Evidence, Level, Mode, Response
 from killswitch.errors import Problem
+from killswitch.policy.limits import OnFlood
 from killswitch.policy.model import OnDaemonLoss
 from killswitch.policy.source import Map, Node, Scalar, Seq
 from killswitch.policy.suggest import did_you_mean, quoted
@@ -211,6 +212,26 @@ POLICY = Record(
         "daemon_grace": Key(
             Text(r"(\d+(\.\d+)?(ns|us|ms|s|m|h))+", "a duration, as in 10s or 1m30s"),
             "How long the daemon may be away before on_daemon_loss holds: 10s by default, 3s at least.",
+        ),
+        "budget": Key(
+            Record(
+                "a budget",
+                {
+                    "contained": Key(Whole(0, 100_000), "So many workloads may be: 5 by default."),
+                    "per": Key(DURATION, "Within this time: 10m by default."),
+                    "share": Key(
+                        Text(r"\d{1,3}%", "a percentage, as in 25%"),
+                        "Or so much of all that are watched, if that is more: 25% by default; 100% is no budget.",
+                    ),
+                },
+            ),
+            "How many workloads of the host rules may contain, or kill processes of, by themselves; past that they only monitor. "
+            "Of several policies' budgets the strictest holds.",
+        ),
+        "on_flood": Key(
+            Choice(tuple(OnFlood), "a word for on_flood"),
+            "What is done with a workload that makes events faster than they are read: alert (the default), sever, or freeze, "
+            "which severs and captures, too.",
         ),
         "lists": Key(Named(Items(Text(), maximum=10_000), "a list"), "Named values, used in 'match' as $name."),
         "programs": Key(

@@ -99,9 +99,11 @@ def test_constants() -> None:
 def test_maps_and_programs_are_the_ones_that_python_names(bpf_object: Path) -> None:
     with libbpf.loaded(bpf_object) as loaded:
         maps, programs = {name for name, _ in loaded.maps()}, {name for name, _ in loaded.programs()}
-    ours = {*loader.MAPPED, *loader.PERCPU, *loader.RINGS, *loader.PLAIN, *loader.TRAFFIC, loader.DAEMON}
+    ours = {*loader.MAPPED, *loader.PERCPU, *loader.RINGS, *loader.PLAIN, *loader.TRAFFIC}
+    ours |= {*loader.RESTRAINTS, loader.PROTECTED, loader.DAEMON}
     assert maps == ours | {
         "sendmsg_seen",
+        "floods",
         "wire_flows",
         "wire_makers",
         "exec_scratch",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from killswitch.events import CgroupCreated, CgroupRemoved, Connect, Exec, Exit
@@ -30,12 +31,12 @@ def drain_all(plane: DataPlane) -> list[object]:
     return events
 
 
-def test_what_does_not_fit_into_the_ring_is_counted(plane: DataPlane, watched: Cgroup) -> None:
+def test_what_is_more_than_is_read_is_counted(plane: DataPlane, watched: Cgroup) -> None:
     connect(watched, 30_000)
     events = drain_all(plane)
     told = sum(isinstance(e, Connect) for e in events)
     lost = {(x.workload, x.reason): x.count for x in plane.losses()}
-    flows = lost[watched.id, "flow_ring_full"]
+    flows = lost[watched.id, "flows_flooded"]
     assert flows > 0
     # The process's exit came when the ring was full as well.
     assert told + flows == 30_000 + (not any(isinstance(e, Exit) for e in events))
@@ -51,20 +52,49 @@ def test_losses_are_not_forgotten_and_not_repeated_by_a_restart(
     connect(watched, 30_000)
     plane.close()
     again = DataPlane.open(pin_dir, cgroup_mount=mount, obj=bpf_object)
-    assert [x.reason for x in again.losses()] == ["flow_ring_full"]
+    assert [x.reason for x in again.losses()] == ["flows_flooded"]
     again.close()
     again = DataPlane.open(pin_dir, cgroup_mount=mount, obj=bpf_object)
     assert again.losses() == []
     again.close()
 
 
-def test_execs_that_do_not_fit_are_counted(plane: DataPlane, watched: Cgroup) -> None:
+def test_execs_that_are_more_than_are_read_are_counted(plane: DataPlane, watched: Cgroup) -> None:
     loop = 'i=0; while [ $i -lt 1200 ]; do /bin/true "$0"; i=$((i+1)); done'
     watched.run("/bin/sh", "-c", loop, "x" * 5000)
     told = [e for e in drain_all(plane) if isinstance(e, Exec)]
     lost = {(x.workload, x.reason): x.count for x in plane.losses()}
-    assert len(told) + lost[watched.id, "exec_ring_full"] == 1201
-    assert lost[watched.id, "exec_ring_full"] > 0
+    assert len(told) + lost[watched.id, "execs_flooded"] == 1201
+    assert lost[watched.id, "execs_flooded"] > 0
+
+
+def test_a_workload_that_floods_the_rings_crowds_out_nobody(
+    plane: DataPlane, watched: Cgroup, make_cgroup: Callable[[], Cgroup]
+) -> None:
+    """Nothing is read meanwhile, as if the daemon were stuck: what the others do afterwards is there all the same."""
+    others = [make_cgroup() for _ in range(3)]
+    for cgroup in others:
+        plane.watch(cgroup.id, cgroup.path, 1)
+    connect(watched, 60_000)
+    watched.run("/bin/sh", "-c", 'i=0; while [ $i -lt 800 ]; do /bin/true "$0"; i=$((i+1)); done', "x" * 5000)
+    for cgroup in others:
+        connect(cgroup, 500)
+        cgroup.run("/bin/sh", "-c", '/bin/true "$0"; /bin/true', "x" * 5000)
+    events = drain_all(plane)
+    for cgroup in others:
+        assert sum(isinstance(e, Exec) and e.workload == cgroup.id for e in events) == 4
+        assert sum(isinstance(e, Connect) and e.workload == cgroup.id for e in events) == 500
+    lost = plane.losses()
+    assert {x.workload for x in lost} == {watched.id}
+    assert {x.reason for x in lost} == {"flows_flooded", "execs_flooded"}
+
+
+def test_a_burst_that_is_read_in_time_loses_nothing(plane: DataPlane, watched: Cgroup) -> None:
+    seen = 0
+    for _ in range(40):
+        connect(watched, 1500)
+        seen += sum(isinstance(e, Connect) for e in drain_all(plane))
+    assert seen == 60_000 and plane.losses() == []
 
 
 def test_drain_is_bounded_and_execs_come_first(plane: DataPlane, watched: Cgroup) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from killswitch.config import SHIPPED_POLICIES, Config, load
+from killswitch.daemon.spending import configured
 from killswitch.errors import ConfigError
+from killswitch.policy.limits import Limits
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -99,3 +101,15 @@ def test_own_policies_replace_the_shipped(tmp_path: Path) -> None:
     for name in ("b.yaml", "a.yml", ".hidden.yaml", "notes.txt"):
         (own / name).touch()
     assert [f.name for f in config.policy_files()] == ["a.yml", "b.yaml"]
+
+
+def test_the_budget_is_that_of_policies_that_say_nothing_else(tmp_path: Path) -> None:
+    assert configured(Config()) == Limits()
+    file = tmp_path / "c.yaml"
+    file.write_text("budget_contained: 2\nbudget_seconds: 90\nbudget_share: 10%\n")
+    assert configured(load(file, {})) == Limits(2, 90_000_000_000, 0.1)
+    assert configured(load(file, {"KILLSWITCH_BUDGET_SHARE": "100%"})).none
+    for line in ("budget_contained: -1", "budget_seconds: 0", "budget_share: 0.5", "budget_share: 101%"):
+        file.write_text(line + "\n")
+        with pytest.raises(ConfigError, match="must be a"):
+            load(file, {})
