@@ -2,8 +2,8 @@
 
 A socket is the workload's when its cgroup made it (the kernel tells, for sockets in our and in its processes' namespaces)
 or when one of its processes holds it: inherited, passed, or made before it joined. What sock_diag cannot destroy (a bound
-UDP socket, one that was never bound, a kernel without the diag module) is shut down through a duplicate of its descriptor:
-it sends nothing any more (EPIPE). The proof is a second listing.
+UDP socket, one that was never bound, a kernel without the diag module), and UDP sockets that it has destroyed, are shut
+down through a duplicate of the descriptor: they send nothing any more (EPIPE). The proof is a second listing.
 """
 
 from __future__ import annotations
@@ -128,8 +128,11 @@ class _Job:
         self._errors += [f"{s}: {os.strerror(code)}" for s, code in failed]
 
     def shut_what_is_held(self) -> None:
-        """Look at each held socket that has not been destroyed: shut inet ones down, count the other kinds."""
-        gone = {s.inode for s in self._destroyed}
+        """Look at each held socket that has not been destroyed for good: shut inet ones down, count the other kinds.
+
+        A datagram socket that was destroyed fails once and sends again, as one that was never bound.
+        """
+        gone = {s.inode for s in self._destroyed if s.protocol == socket.IPPROTO_TCP}
         for inode, (pid, number) in self._owners.held.items():
             if inode in gone or inode in self._owners.spare:
                 continue
@@ -159,7 +162,8 @@ class _Job:
             ours.shutdown(
                 socket.SHUT_RDWR
             )  # ENOTCONN is the answer for one without a peer, and it is shut all the same
-        self._shut.add(inode)
+        if inode not in {s.inode for s in self._destroyed}:
+            self._shut.add(inode)
 
     def _count(self, kind: str) -> None:
         self._kinds[kind] = self._kinds.get(kind, 0) + 1

@@ -50,12 +50,14 @@ def parse(frame: bytes, unix_ns: int) -> Packet | None:
 
 
 class Counter:
-    """Keeps every packet that arrives at the far side, from its start until it is closed."""
+    """Keeps every packet that arrives at the far side, from its start until it is closed. ``at_near``: that arrives here from
+    there."""
 
-    def __init__(self, far: FarSide) -> None:
+    def __init__(self, far: FarSide, *, at_near: bool = False) -> None:
         self.packets: deque[Packet] = deque(maxlen=2_000_000)
-        self._socket = far.open_socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        self._socket.bind((far.far_device, ETH_P_ALL))
+        made = socket.socket if at_near else far.open_socket
+        self._socket = made(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        self._socket.bind((far.near_device if at_near else far.far_device, ETH_P_ALL))
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE: the counter must not lose any itself
         self._stop = threading.Event()

@@ -6,7 +6,9 @@ is in ``Inside.results()``. ``go()`` in a script waits for ``Inside.go()``. What
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 import textwrap
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Daemon
-from tests.rig.farside import Counter
+from tests.rig.farside import Counter, Sink
 from tests.rig.netns import FarSide
 
 PRELUDE = """
@@ -139,10 +141,37 @@ def inside(shared_daemon: Daemon) -> Iterator[Callable[..., Inside]]:
 
 
 @pytest.fixture
+def loose(shared_daemon: Daemon) -> Iterator[Callable[..., Any]]:
+    """``loose(script, *arguments, user=, prefix=)``: start it in a workload that is only watched."""
+    from tests.e2e.escapes.loose import Loose  # it builds on what is here
+
+    started: list[Inside] = []
+
+    def start(script: str, *arguments: object, **options: Any) -> Inside:
+        started.append(Loose(shared_daemon, script, *arguments, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.end()
+
+
+@pytest.fixture
 def counter(far: FarSide) -> Iterator[Counter]:
     """Every packet that reaches the far side."""
     with Counter(far) as counting:
         yield counting
+
+
+@pytest.fixture
+def ears(far: FarSide) -> Iterator[list[Sink]]:
+    """Port 4001 over there takes in everything: UDP and TCP, IPv4 and IPv6."""
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(Sink(far, family=family, kind=kind, port=4001))
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)
+        ]
 
 
 @pytest.fixture

@@ -1,0 +1,113 @@
+"""A script in a workload that is *only watched*: its root is the host's root, with every capability and nothing hidden from it.
+
+The hardest case: whatever holds here by the programs on the cgroup holds for what ``killswitch run`` starts, too. A script
+calls ``insist(function)`` for what it tries: once while it is free, again and again while it is being cut off, and once
+more, severed but running, at the end. ``contained`` conducts that from outside.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import textwrap
+import time
+from typing import Any
+
+from tests.e2e.conftest import Daemon
+from tests.e2e.escapes.conftest import PRELUDE, Inside
+from tests.rig.farside import Counter
+
+MORE = """
+import select, subprocess, threading, time
+
+def line(seconds):
+    "Whether the outside has said something within this time."
+    return bool(select.select([0], [], [], seconds)[0] and os.read(0, 1))
+
+def go():
+    say("ready", True)
+    line(30)
+
+def insist(function, every=0.003, go_on=None):
+    attempt("free", function)
+    go()
+    end = time.monotonic() + 20
+    while not line(every) and time.monotonic() < end:
+        try:
+            (go_on or function)()
+        except OSError:
+            pass
+    attempt("cut", function)
+"""
+AS_USER = ("/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
+
+
+class Loose(Inside):
+    """``prefix`` is what the script is started by, in its cgroup already (``ip netns exec …``). ``outside``: it is started in
+    our own cgroup, to be moved in by who made it."""
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        script: str,
+        *arguments: object,
+        user: str = "root",
+        prefix: tuple[str, ...] = (),
+        outside: bool = False,
+        **popen: Any,
+    ) -> None:
+        Inside.made += 1
+        self.name = f"loose{Inside.made}"
+        self._daemon = daemon
+        self._said = {}
+        self.user = user
+        daemon.watched(self.name)
+        become = () if user == "root" else AS_USER
+        code = PRELUDE + MORE + textwrap.dedent(script)
+        command = (*prefix, *become, "/usr/bin/python3", "-c", code, *map(str, arguments))
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        popen = {**pipes, "text": True, "cwd": "/", **popen}
+        self.process = subprocess.Popen(command, **popen) if outside else daemon.spawn(self.name, *command, **popen)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        return self._said
+
+    def kill(self) -> int:
+        """Severed and frozen, as an operator does it; the time after the reply (unix ns)."""
+        order = self._daemon.client.kill(self.name, "escape test")
+        assert order.complete, order
+        return time.time_ns()
+
+    def thaw(self) -> None:
+        """It runs again, and stays severed."""
+        assert self._daemon.client.release(self.name, "escape test", stage="thaw").complete
+
+
+def quiet(counter: Counter, since: int, seconds: float = 0.15) -> bool:
+    """Nothing came after ``since``, and a while after that."""
+    time.sleep(seconds)
+    return counter.since(since) == []
+
+
+def contained(script: Loose, counter: Counter, *, arrive: int = 1, ready: bool = True) -> dict[str, Any]:
+    """Let it try free, cut it off in the middle of trying, let it try severed: what it said.
+
+    ``arrive`` packets come while it is free, so that the attempt is a real one; none comes after the reply to the kill.
+    ``ready``: wait for its ``go()``.
+    """
+    if ready:
+        script.ready()
+    try:
+        counter.wait_for(arrive)
+    except TimeoutError as e:
+        raise AssertionError(f"free, it proves nothing: {e}; {script.said}") from e
+    script.go()
+    time.sleep(0.03)
+    since = script.kill()
+    assert quiet(counter, since), f"frozen: {counter.since(since)}"
+    script.thaw()
+    script.go()
+    said = script.results()
+    assert quiet(counter, since), f"severed: {counter.since(since)}"
+    assert said["free"] == "done", said
+    return said
