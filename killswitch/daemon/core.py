@@ -24,7 +24,7 @@ from killswitch.daemon.spending import Spending
 from killswitch.daemon.streams import Streams
 from killswitch.daemon.workloads import Absent, Workload, Workloads
 from killswitch.engine import Engine
-from killswitch.errors import Gone
+from killswitch.errors import Gone, KernelError
 from killswitch.events import Event, Released, WorkloadAdded, WorkloadRemoved
 from killswitch.kernel import cgroupfs
 from killswitch.kernel.dataplane import DataPlane
@@ -155,10 +155,20 @@ class Core:
     def _contain_again(self, w: Workload, absent: Absent) -> None:
         del self.workloads.absent[absent.cgroup]
         w.incident = absent.incident
+        w.awaited = not cgroupfs.populated(self.path_of(w.cgroup))
+        if self.engine:
+            self.engine.workloads.adopt(w.id, absent.desired, incident=absent.incident, captured=True)
         log.warning(
             "%s is back and is contained again", fields(workload=w.name, cgroup=w.cgroup, desired=absent.desired)
         )
         self.spawn(self.contain(w, absent.desired, capture=False, reason="its cgroup came back"), f"contain {w.name}")
+
+    def arrived(self, workload: int) -> None:
+        """Something runs where a place was held."""
+        w = self.workloads.get(workload)
+        if w and w.awaited:
+            w.awaited = False
+            self.spawn(self.contain(w, w.desired, capture=False, reason="it came back"), f"contain {w.name}")
 
     def names_of(self, policies: Sequence[int]) -> str:
         return ",".join(self.compiled.policies[p].name for p in policies) if self.compiled else ""
@@ -174,6 +184,7 @@ class Core:
         if lasting != FREE:
             absent = self.workloads.absent[w.cgroup] = Absent(w.name, w.cgroup, lasting, w.incident, w.explicit)
             self.records.absent(absent, "its cgroup was removed")
+            self.spawn(self._hold_place(absent), f"hold the place of {w.name}")
         elif w.desired != FREE:
             w.desired = FREE
             self.records.desired(w, "terminated, and its cgroup was removed")
@@ -182,6 +193,17 @@ class Core:
         self.records.workload_gone(w.cgroup, "its cgroup was removed")
         self.tell(WorkloadRemoved(time.monotonic_ns(), workload))
         log.info("gone %s", fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, incident=w.incident))
+
+    async def _hold_place(self, absent: Absent) -> None:
+        """Make the cgroup again, empty and severed: what a service manager starts there next finds itself cut off. Not where the
+        parent is gone too: then somebody has cleared up, and what comes back is contained when it is seen."""
+        if self.workloads.absent.get(absent.cgroup) is not absent:
+            return  # it is back already, or was released
+        try:
+            self.path_of(absent.cgroup).mkdir(exist_ok=True)
+            self.watch(absent.cgroup)
+        except (OSError, KernelError) as e:
+            log.warning("its place is not held %s", fields(workload=absent.name, cgroup=absent.cgroup, error=e))
 
     def forget_absent(self, absent: Absent, reason: str) -> None:
         """Release what is not there any more: what comes back at its path will be free."""
@@ -249,7 +271,7 @@ class Core:
         self.records.desired(w, reason)
         receipts = await self.switch.contain(
             self.ref(w),
-            w.desired,
+            w.due,
             capture=capture,
             incident=incident.id,
             on_receipt=lambda r: self.receipt(r, w, incident),
@@ -292,7 +314,9 @@ class Core:
         for w in self.workloads:
             if not self.path_of(w.cgroup).is_dir():
                 self.gone(w.id)
-        desired = {w.id: w.desired for w in self.workloads if w.desired != FREE}
+            elif w.awaited and cgroupfs.populated(self.path_of(w.cgroup)):
+                w.awaited = False  # moved there, and not by an exec that would have told
+        desired = {w.id: w.due for w in self.workloads if w.desired != FREE}
         if not desired:
             return
         for receipt in await self.switch.reconcile(desired):

@@ -93,6 +93,7 @@ class Reactor:
             return
         self._judge(event)
         if isinstance(event, Exec):
+            core.arrived(event.workload)
             self._inspect(event)
         elif isinstance(event, CgroupCreated):
             self.discover(event.path)

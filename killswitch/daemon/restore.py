@@ -33,7 +33,7 @@ async def restore(core: Core, recorded: Iterable[KnownWorkload]) -> None:
         except Gone:
             core.plane.unwatch(number)
             if row:
-                _keep_absent(core, row, pinned.containment | row.desired)
+                _hold_place(core, row, pinned.containment | row.desired)
             elif pinned.containment != FREE:
                 log.warning("a contained cgroup (id %d) is gone, and the ledger does not know its path", number)
             continue
@@ -49,7 +49,7 @@ async def restore(core: Core, recorded: Iterable[KnownWorkload]) -> None:
             number = cgroupfs.cgroup_id(core.path_of(row.cgroup))
             core.plane.watch(number, core.path_of(row.cgroup), 0)
         except Gone:
-            _keep_absent(core, row, row.desired)
+            _hold_place(core, row, row.desired)
         except KernelError as e:
             log.error("not watched again %s", fields(workload=row.name, cgroup=row.cgroup, error=e))
             _keep_absent(core, row, row.desired)
@@ -67,8 +67,11 @@ async def _contain(core: Core, w: Workload) -> None:
     killed = w.desired.terminated or (w.desired.severed and w.desired.frozen)
     capture = killed and incident is not None and not incident.evidence
     try:
-        await core.contain(w, w.desired, capture=capture, reason="it was contained when the daemon started")
-    except Protected as e:
+        w.awaited = not cgroupfs.populated(core.path_of(w.cgroup))
+        await core.contain(
+            w, w.desired, capture=capture and not w.awaited, reason="it was contained when the daemon started"
+        )
+    except (Protected, KernelError) as e:
         log.error("not contained again %s", fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, error=e))
 
 
@@ -77,6 +80,22 @@ def _adopt(core: Core, number: int, cgroup: str, row: KnownWorkload | None, pinn
     w.desired = pinned | (row.desired if row else FREE)
     if row:
         w.incident, w.since_unix = row.incident, row.since_unix or w.since_unix
+
+
+def _hold_place(core: Core, row: KnownWorkload, desired: Containment) -> None:
+    """Make the cgroup of what was contained, empty, so that it is contained before anything runs in it: after a reboot services
+    find it so, since they start behind the daemon."""
+    lasting = Containment(desired.severed, desired.frozen)
+    path = core.path_of(row.cgroup)
+    if lasting == FREE:
+        return _keep_absent(core, row, desired)
+    try:
+        number = cgroupfs.create(path)
+        core.plane.watch(number, path, 0)
+    except KernelError as e:
+        log.error("its place is not held %s", fields(workload=row.name, cgroup=row.cgroup, error=e))
+        return _keep_absent(core, row, desired)
+    return _adopt(core, number, row.cgroup, replace(row, desired=lasting), FREE)
 
 
 def _keep_absent(core: Core, row: KnownWorkload, desired: Containment) -> None:

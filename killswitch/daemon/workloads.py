@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from killswitch.commands import FREE, Containment
 from killswitch.errors import TargetError
@@ -21,6 +21,13 @@ class Workload:
     desired: Containment = FREE
     incident: str = ""  # open incident
     lost: int = 0  # events
+    awaited: bool = False  # its cgroup is a place that is held for what may come back: nothing has run in it yet
+
+    @property
+    def due(self) -> Containment:
+        """What is wanted of it by now. An empty place is not frozen: a newer systemd starts a service right inside its cgroup,
+        and would wait for ever for what is frozen before its first instruction, and with it the whole host."""
+        return replace(self.desired, frozen=False) if self.awaited else self.desired
 
     @property
     def mask(self) -> int:

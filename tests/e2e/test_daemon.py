@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -205,24 +206,37 @@ def test_terminate_leaves_no_process(daemon: Daemon) -> None:
     assert not cgroupfs.populated(daemon.cgroup_dir / "agent")
 
 
+def clear_up(daemon: Daemon) -> None:
+    """Remove the cgroup of ``agent`` and the one above it at a time that the daemon does not look: no place is left to hold."""
+    assert daemon.process
+    daemon.process.send_signal(signal.SIGSTOP)
+    (daemon.cgroup_dir / "agent").rmdir()
+    daemon.cgroup_dir.rmdir()
+    daemon.process.send_signal(signal.SIGCONT)
+
+
 def test_contained_cgroup_that_vanishes_is_contained_again_when_it_is_back(daemon: Daemon) -> None:
     daemon.watched("agent")
     killed = daemon.client.kill("agent", "test")
-    (daemon.cgroup_dir / "agent").rmdir()
+    clear_up(daemon)
     gone = daemon.wait_for("gone", lambda: (w := daemon.workload("agent")) and w.id == 0 and w)
     assert gone.desired == CUT_OFF  # type: ignore[attr-defined]
     assert daemon.client.incident(killed.incident).closed_unix == 0
-    daemon.cgroup("agent")
+    daemon.spawn("agent", "/bin/sleep", "60")
     daemon.wait_for("contained again", lambda: (w := daemon.workload("agent")) and w.observed == CUT_OFF)
+    assert (w := daemon.workload("agent")) and w.incident == killed.incident
     daemon.client.release("agent", "test")
+    cgroupfs.kill(daemon.cgroup_dir / "agent")
+    daemon.wait_for("empty", lambda: not cgroupfs.populated(daemon.cgroup_dir / "agent"))
     (daemon.cgroup_dir / "agent").rmdir()
     daemon.wait_for("off the list", lambda: daemon.workload("agent") is None)
 
 
 def test_absent_workload_can_be_released(daemon: Daemon) -> None:
+    """Its parent is gone as well: there is no place to hold."""
     daemon.watched("agent")
     killed = daemon.client.kill("agent", "test")
-    (daemon.cgroup_dir / "agent").rmdir()
+    clear_up(daemon)
     daemon.wait_for("gone", lambda: (w := daemon.workload("agent")) and w.id == 0)
     daemon.client.release("agent", "test")
     assert daemon.workload("agent") is None
