@@ -39,9 +39,9 @@ class Config:
     log_level: str = "info"
     host_root: Path = Path("/")  # below which the host's places of persistence are looked at
     # How many workloads rules may hit by themselves, where no policy says (killswitch.policy.limits.Limits).
-    budget_contained: int = 5
+    budget_contained: int = 40
     budget_seconds: float = 600.0
-    budget_share: float = 0.25  # of those that are watched, if that is more; written as 25%
+    budget_share: float = 0.5  # of those that are watched, if that is more; written as 50%
     reconcile_seconds: float = 2.0  # how often desired and observed containment are compared
 
     @property

@@ -18,9 +18,9 @@ from killswitch.policy.source import Map, Node, Scalar
 if TYPE_CHECKING:
     from killswitch.policy.model import Policy
 
-CONTAINED = 5
+CONTAINED = 40
 PER_NS = 600_000_000_000
-SHARE = 0.25
+SHARE = 0.5
 MIN_PER_NS, MAX_PER_NS = 1_000_000_000, 24 * 3600 * 1_000_000_000
 
 

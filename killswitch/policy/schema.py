@@ -217,11 +217,11 @@ POLICY = Record(
             Record(
                 "a budget",
                 {
-                    "contained": Key(Whole(0, 100_000), "So many workloads may be: 5 by default."),
+                    "contained": Key(Whole(0, 100_000), "So many workloads may be: 40 by default."),
                     "per": Key(DURATION, "Within this time: 10m by default."),
                     "share": Key(
                         Text(r"\d{1,3}%", "a percentage, as in 25%"),
-                        "Or so much of all that are watched, if that is more: 25% by default; 100% is no budget.",
+                        "Or so much of all that are watched, if that is more: 50% by default; 100% is no budget.",
                     ),
                 },
             ),
