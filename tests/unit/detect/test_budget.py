@@ -32,11 +32,11 @@ def test_so_many_and_no_more_until_the_first_has_grown_old() -> None:
     assert list(b.charged(10 * MINUTE)) == ["/1", "/2"]
 
 
-def test_three_of_four_are_stopped_and_not_all_of_a_hundred() -> None:
+def test_thirty_of_thirty_are_stopped_and_not_all_of_a_hundred() -> None:
     defaults = Budget(Limits())
-    assert all(defaults.take(f"/{n}", n, 4) for n in range(4))
+    assert all(defaults.take(f"/{n}", n, 30) for n in range(30))
     defaults = Budget(Limits())
-    assert sum(defaults.take(f"/{n}", n, 100) for n in range(100)) == 25
+    assert sum(defaults.take(f"/{n}", n, 100) for n in range(100)) == 50
 
 
 def test_a_workload_counts_once_however_often_it_is_hit_and_a_release_gives_it_back() -> None:
@@ -133,7 +133,7 @@ def test_alerts_cost_nothing_and_the_dead_mans_switch_is_no_rule() -> None:
 
 
 def test_a_fleet_wide_mistake_is_told_of_once_a_workload() -> None:
-    fleet = Fleet(Budget(Limits()), 100)
+    fleet = Fleet(account(5, share=0.25), 100)
     out = [c for n in range(1, 101) for c in (*fleet.rogue(n, at=n * S // 100), *fleet.rogue(n, at=n * S // 100 + 1))]
     assert sum(isinstance(c, Contain) for c in out) == 25
     assert {c.workload for c in out if isinstance(c, KillProcess)} == set(range(1, 26))

@@ -11,10 +11,10 @@ from tests.unit.policy.test_absence import policy
 
 
 def test_the_strictest_budget_in_each_part_holds_for_the_host() -> None:
-    wide = policy("budget: {contained: 10, per: 5m, share: 50%}")
+    wide = policy("budget: {contained: 10, per: 5m, share: 60%}")
     long = policy("budget: {contained: 20, per: 1h}")
-    assert limits([wide], Limits()) == Limits(10, 300_000_000_000, 0.5)
-    assert limits([wide, long, policy()], Limits()) == Limits(10, 3_600_000_000_000, 0.25)
+    assert limits([wide], Limits()) == Limits(10, 300_000_000_000, 0.6)
+    assert limits([wide, long, policy()], Limits()) == Limits(10, 3_600_000_000_000, 0.5)
     assert limits([policy(), policy()], Limits(1, 2, 0.0)) == Limits(1, 2, 0.0)
 
 
