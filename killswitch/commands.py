@@ -172,6 +172,12 @@ class Step(enum.StrEnum):
     KILL_PROCESS = "kill_process"
     THAW = "thaw"
     RECONNECT = "reconnect"
+    # Of the self-test:
+    FLOW = "flow"  # its traffic goes
+    DETECT = "detect"  # its rule fires
+    SILENCE = "silence"  # severed: none of its packets comes or goes
+    STILL = "still"  # frozen: its CPU time stands
+    CLEAN_UP = "clean_up"  # nothing of it is left
 
 
 class Outcome(enum.StrEnum):

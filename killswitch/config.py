@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -43,6 +44,7 @@ class Config:
     budget_seconds: float = 600.0
     budget_share: float = 0.5  # of those that are watched, if that is more; written as 50%
     reconcile_seconds: float = 2.0  # how often desired and observed containment are compared
+    selftest_every: float = 3600.0  # seconds between two self-tests of the timer, 0 = none ("off")
 
     @property
     def admin_socket(self) -> Path:
@@ -142,6 +144,18 @@ def _share(value: object) -> float:
     return int(digits) / 100
 
 
+def _interval(value: object) -> float:
+    """Seconds from "90s", "30m", "1h" or "1d"; 0 from "off"."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    if value == "off":
+        return 0.0
+    found = re.fullmatch(r"(\d{1,9})([smhd])", value) if isinstance(value, str) else None
+    seconds = int(found[1]) * units[found[2]] if found else 0
+    if not 10 <= seconds <= 7 * 86400:
+        raise ValueError("must be 'off', or a time from 10s to 7d, such as 30m or 1h")
+    return float(seconds)
+
+
 def _list_of(one: Callable[[object], Any]) -> Callable[[object], tuple[Any, ...]]:
     def parse(value: object) -> tuple[Any, ...]:
         if isinstance(value, str):  # of the environment, as in PATH
@@ -168,6 +182,7 @@ _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "budget_seconds": _window,
     "budget_share": _share,
     "reconcile_seconds": _seconds,
+    "selftest_every": _interval,
 }
 assert _PARSERS.keys() == {f.name for f in fields(Config)}
 

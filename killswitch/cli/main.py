@@ -32,6 +32,7 @@ def _entries() -> dict[str, Entry]:
         "events": at("events", "events", _LOOK, "What happened; -f follows what happens."),
         "evidence": at("evidence", "evidence", _LOOK, "What was captured of an incident."),
         "doctor": at("status", "doctor", _LOOK, "What this kernel can and cannot enforce."),
+        "selftest": at("selftest", "selftest", _LOOK, "Prove on a canary that the switch can still halt."),
         "verify-log": at("status", "verify_log", _LOOK, "Check the audit's hash chain."),
         "kill": at("orders", "kill", _ACT, "Sever and freeze, and keep evidence."),
         "sever": at("orders", "sever", _ACT, "Cut off the network."),

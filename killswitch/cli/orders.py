@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -11,7 +12,7 @@ from killswitch.cli.exits import Exit, complain
 from killswitch.cli.lines import proof
 from killswitch.cli.output import emit, output_option
 from killswitch.cli.session import Session, command, complete_workload
-from killswitch.commands import Outcome, Receipt
+from killswitch.commands import Outcome, Receipt, Step
 
 if TYPE_CHECKING:
     from killswitch.control.service import OrderResult
@@ -138,14 +139,15 @@ def show_result(result: OrderResult) -> None:
         show(said(f"Look at it: killswitch incidents {result.incident}", "dim"))
 
 
-def receipt_grid(receipts: Sequence[Receipt]) -> Any:
-    """Receipts as a table, in the order in which the steps began; AT counts from the first."""
+def receipt_grid(receipts: Sequence[Receipt], means: Mapping[Step, str] = MappingProxyType({})) -> Any:
+    """Receipts as a table, in the order in which the steps began; AT counts from the first. ``means``: a word on steps."""
     from killswitch.cli import human
     from killswitch.cli.screen import Grid, outcome, said
 
-    grid = Grid([("STEP", 0), ("OUTCOME", 0), (">AT", 2), (">TOOK", 1), ("PROOF", 0, 24)])
+    grid = Grid([("STEP", 0), ("OUTCOME", 0), (">AT", 3), (">TOOK", 2), ("WHAT", 1), ("PROOF", 0, 24)])
     ordered = sorted(receipts, key=lambda r: r.started_ns)
     for r in ordered:
         at, took = (r.started_ns - ordered[0].started_ns) / 1e9, (r.finished_ns - r.started_ns) / 1e9
-        grid.add(str(r.step), outcome(r.outcome), f"+{human.duration(at)}", human.duration(took), said(proof(r)))
+        what = means.get(r.step, "-")
+        grid.add(str(r.step), outcome(r.outcome), f"+{human.duration(at)}", human.duration(took), what, said(proof(r)))
     return grid

@@ -15,8 +15,9 @@ from killswitch.cli.session import Session, command
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
-    from killswitch.control.service import CapabilityInfo, Health, Status
+    from killswitch.control.service import CapabilityInfo, Health, Proof, Status
 
 
 @click.command()
@@ -95,10 +96,38 @@ def show_status(now: Status, unix: float) -> None:
             f"{' (took over what was in force)' if now.adopted else ''}, {human.size(now.resident_bytes)} resident",
         ),
     ]
+    pairs.append(("proof", proof_line(now.proof, unix)))
     pairs += [("health", said(f"{h.part}: {h.detail or 'not well'}", "bold yellow")) for h in ill]
     if not ill:
         pairs.append(("health", said(", ".join(h.part for h in now.health) + " ok" if now.health else "ok", "green")))
     show(facts(pairs))
+
+
+def proof_line(p: Proof, unix: float) -> Text:
+    """When the switch last proved that it can halt, and when it will again."""
+    from rich.text import Text
+
+    from killswitch.cli.screen import said
+
+    if not p.at_unix:
+        due = (
+            f"due in {human.duration(max(0.0, p.due_unix - unix))}"
+            if p.due_unix
+            else "ask for one: killswitch selftest"
+        )
+        return Text(f"none yet; {due}", "" if p.fresh else "bold yellow")
+    ago = human.age(p.at_unix, unix)
+    if not p.ok:
+        passed = f"; it last passed {human.age(p.good_unix, unix)} ago" if p.good_unix else "; it has never passed"
+        return Text(f"FAILED {ago} ago: ", "bold red").append_text(said(p.detail)).append(passed)
+    told = Text(f"it was seen to halt {ago} ago", "green" if p.fresh else "bold yellow")
+    if not p.fresh:
+        told.append(f": too long, it is due every {human.duration(p.every_s)}")
+    elif p.due_unix:
+        told.append(f"; again in {human.duration(max(0.0, p.due_unix - unix))}", "default")
+    else:
+        told.append("; only when asked", "default")
+    return told
 
 
 def show_doctor(health: Sequence[Health], able: Sequence[CapabilityInfo]) -> None:

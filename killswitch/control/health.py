@@ -1,7 +1,8 @@
 """The standard health service (grpc.health.v1), answered from the daemon's own view of its parts.
 
 ``""`` is serving while every part works; ``killswitch.v1.KillSwitchService`` while orders are taken, whatever else is
-broken: a full disk does not stop a kill. A part is asked for by its name: ring, ledger, control, policy, dataplane.
+broken: a full disk does not stop a kill. ``killswitch.v1.Proof`` is serving only while the last self-test has passed and is
+not too old. A part is asked for by its name: ring, ledger, control, policy, dataplane, proof.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from killswitch.control.service import Service
 from killswitch.v1 import killswitch_service_pb2
 
 SERVICE = killswitch_service_pb2.DESCRIPTOR.services_by_name["KillSwitchService"].full_name
+PROOF = f"{SERVICE.rpartition('.')[0]}.Proof"
 POLL = 1.0  # seconds between looks, for Watch
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -33,7 +35,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # t
     async def _look(self, name: str) -> int:
         if name == SERVICE:
             return int(NOT_SERVING if self._closing.is_set() else SERVING)
-        health = (await self._service.status()).health
+        now = await self._service.status()
+        if name == PROOF:
+            return int(SERVING if now.proof.stands and not self._closing.is_set() else NOT_SERVING)
+        health = now.health
         if not name:
             return int(SERVING if all(h.ok for h in health) and not self._closing.is_set() else NOT_SERVING)
         for part in health:

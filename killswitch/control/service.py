@@ -67,9 +67,27 @@ class OrderResult:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    part: str  # ring, ledger, control, policy, dataplane
+    part: str  # ring, ledger, control, policy, dataplane, proof
     ok: bool
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """When the switch last proved on a canary that it can halt, and what came of it."""
+
+    at_unix: float = 0.0  # of the last proof, 0 = never
+    ok: bool = False  # all of it was seen
+    fresh: bool = True  # not older than it may be; with no timer nothing is too old
+    detail: str = ""  # what was not seen
+    good_unix: float = 0.0  # of the last proof that passed, 0 = never
+    due_unix: float = 0.0  # of the next one, 0 = only when asked
+    every_s: float = 0.0  # seconds between two, 0 = only when asked
+
+    @property
+    def stands(self) -> bool:
+        """The switch has proved that it can halt, and lately enough."""
+        return bool(self.at_unix) and self.ok and self.fresh
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +105,7 @@ class Status:
     lost: Mapping[str, int]  # reason -> count
     resident_bytes: int
     health: tuple[Health, ...]
+    proof: Proof = Proof()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,13 @@ from killswitch.config import Config
 from killswitch.contain import folder
 from killswitch.contain.protected import Protected as ProtectedProcesses
 from killswitch.contain.switch import Switch
-from killswitch.daemon import policyset, process
+from killswitch.daemon import policyset, process, selftest
 from killswitch.daemon.answers import Answers
 from killswitch.daemon.core import Core
 from killswitch.daemon.lock import Lock
 from killswitch.daemon.log import fields
 from killswitch.daemon.notify import notify, watchdog_seconds
+from killswitch.daemon.proof import Keeper
 from killswitch.daemon.pump import Pump
 from killswitch.daemon.queries import Queries
 from killswitch.daemon.reactor import Reactor
@@ -43,6 +44,7 @@ from killswitch.ledger import Ledger
 log = logging.getLogger("killswitch")
 
 TICK = 1.0
+TELL = 5.0  # seconds between two status lines for the service manager
 PROVE = 40.0  # seconds; without a watchdog parts are still asked for progress, four times in this span
 REST_URGENT, REST = 0.002, 0.001  # seconds between two bites of events while a workload is contained, or captured
 SETTLE = 10.0  # seconds that a stop waits for what is being carried out
@@ -55,6 +57,7 @@ class Running:
     pump: Pump
     queries: Queries
     policies: Policies
+    keeper: Keeper
 
 
 def process_age() -> float:
@@ -128,6 +131,7 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
     stack.callback(core.streams.close)
     for incident in records.open_incidents():
         core.incidents.add(incident)
+    selftest.sweep(core)
     core.spawn(asyncio.to_thread(folder.sweep, config.evidence_dir, started_unix), "sweep up unfinished evidence")
     await restore(core, records.known_workloads())
     reactor = Reactor(core)
@@ -147,7 +151,9 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
     pump.start()
     stack.callback(pump.stop)
     survey(core, reactor)
-    return Running(core, reactor, pump, Queries(core, pump, started_unix=started_unix), policies)
+    keeper = await asyncio.to_thread(Keeper, core, config.selftest_every)
+    queries = Queries(core, pump, keeper, started_unix=started_unix)
+    return Running(core, reactor, pump, queries, policies, keeper)
 
 
 async def attend(plane: DataPlane) -> None:
@@ -181,7 +187,8 @@ async def serve(config: Config) -> int:
         running = await arm(config, stack, started_unix)
         from killswitch.control.server import ControlServer
 
-        service = DaemonService(running.core, running.policies, running.queries, running.pump, running.reactor)
+        core, pump, keeper = running.core, running.pump, running.keeper
+        service = DaemonService(core, running.policies, running.queries, pump, running.reactor, keeper)
         server = ControlServer(
             service,
             admin=config.admin_socket,
@@ -207,7 +214,7 @@ async def serve(config: Config) -> int:
                 sockets=config.runtime_dir,
             ),
         )
-        notify("READY=1", f"STATUS=armed, {workloads} workloads watched")
+        notify("READY=1", f"STATUS={running.keeper.line()}")
         process.armed()
         running.core.on_fatal = stopping.set
         await stopping.wait()
@@ -252,6 +259,11 @@ def background(running: Running, config: Config, stack: AsyncExitStack) -> None:
             await asyncio.sleep(config.reconcile_seconds)
             await core.reconcile()
 
+    async def tell_manager() -> None:
+        while True:
+            await asyncio.sleep(TELL)
+            notify(f"STATUS={running.keeper.line()}")
+
     async def ring() -> bool:
         before = running.pump.last_ns
         while running.pump.last_ns == before:
@@ -271,6 +283,8 @@ def background(running: Running, config: Config, stack: AsyncExitStack) -> None:
     for work, what in (
         (ticks(), "the second's tick"),
         (repairs(), "reconciling"),
+        (running.keeper.keep(), "the timer of the self-test"),
+        (tell_manager(), "the status line"),
         (feed(proofs, watchdog_seconds() or PROVE, core.report_stuck), "the watchdog"),
     ):
         task = core.spawn(work, what)

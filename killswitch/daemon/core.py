@@ -19,12 +19,13 @@ from killswitch.contain.switch import Switch
 from killswitch.control.service import StreamItem
 from killswitch.daemon.incidents import Incident, Incidents
 from killswitch.daemon.log import fields
+from killswitch.daemon.proofpolicy import is_canary
 from killswitch.daemon.records import Records
 from killswitch.daemon.spending import Spending
 from killswitch.daemon.streams import Streams
 from killswitch.daemon.workloads import Absent, Workload, Workloads
 from killswitch.engine import Engine
-from killswitch.errors import Gone, KernelError
+from killswitch.errors import Gone, KernelError, Protected
 from killswitch.events import Event, Released, WorkloadAdded, WorkloadRemoved
 from killswitch.kernel import cgroupfs
 from killswitch.kernel.dataplane import DataPlane
@@ -62,6 +63,9 @@ class Core:
         self.engine: Engine | None = None
         self.policy_problem = ""  # why the last reload was refused, "" = it was not
         self.unseen: dict[str, str] = {}  # kind of event that rules look at -> why none of it comes
+        self.canary: tuple[int, Callable[[Event], None]] | None = (
+            None  # the self-test's: (cgroup id, who sees its events)
+        )
         self.fatal = False
         self.on_fatal: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -213,8 +217,13 @@ class Core:
         if incident := self.incidents.get(absent.incident):
             self._close(incident)
 
+    def is_canary(self, cgroup: str) -> bool:
+        return is_canary(cgroup, self.config.cgroup_parent)
+
     def check_protected(self, cgroup: str) -> None:
-        """Raises Protected when the cgroup holds what must never be contained."""
+        """Raises Protected when the cgroup holds what must never be contained, or is the self-test's."""
+        if self.is_canary(cgroup):
+            raise Protected(f"cgroup {cgroup} is the self-test's own, and gone in a moment; name another")
         self.guard.check_cgroup(self.path_of(cgroup))
 
     def unwatch(self, w: Workload) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from killswitch.control.service import PolicyInfo
+from killswitch.daemon import proofpolicy
 from killswitch.errors import PolicyError, Problem
 from killswitch.policy.compile import compile_policies
 from killswitch.policy.compiled import Compiled
@@ -19,7 +20,7 @@ def compile_files(files: Sequence[Path], generation: int) -> Compiled:
         raise PolicyError(
             [Problem("policies", 1, 1, "there are none", "put at least one *.yaml in a policy directory")]
         )
-    return dataclasses.replace(compile_policies(load_files(files)), generation=generation)
+    return dataclasses.replace(proofpolicy.compile_with(load_files(files)), generation=generation)
 
 
 def problems_of(text: str, file: str) -> tuple[Problem, ...]:
@@ -32,8 +33,11 @@ def problems_of(text: str, file: str) -> tuple[Problem, ...]:
 
 
 def describe(compiled: Compiled) -> tuple[PolicyInfo, ...]:
-    rules: list[list[dict[str, str]]] = [[] for _ in compiled.policies]
+    policies = proofpolicy.operators(compiled)
+    rules: list[list[dict[str, str]]] = [[] for _ in policies]
     for c in compiled.rules:
+        if c.policy_index >= len(policies):
+            continue
         rules[c.policy_index].append(
             {
                 "id": c.rule.id,
@@ -47,6 +51,5 @@ def describe(compiled: Compiled) -> tuple[PolicyInfo, ...]:
             | ({"act": c.rule.act, "evidence": c.rule.evidence} if c.rule.act and c.rule.evidence else {})
         )
     return tuple(
-        PolicyInfo(p.name, p.version, str(p.mode), p.file, p.workloads, tuple(rules[i]))
-        for i, p in enumerate(compiled.policies)
+        PolicyInfo(p.name, p.version, str(p.mode), p.file, p.workloads, tuple(rules[i])) for i, p in enumerate(policies)
     )

@@ -10,7 +10,9 @@ from pathlib import Path
 from killswitch import __version__
 from killswitch.commands import FREE
 from killswitch.control.service import CapabilityInfo, Health, IncidentInfo, Status, WorkloadInfo
+from killswitch.daemon import proofpolicy
 from killswitch.daemon.core import Core
+from killswitch.daemon.proof import Keeper
 from killswitch.daemon.pump import Pump
 from killswitch.daemon.workloads import Absent, Workload
 from killswitch.errors import KernelError, TargetError
@@ -18,12 +20,13 @@ from killswitch.kernel import cgroupfs
 
 CHUNK = 64 << 10
 DEFAULT_LIMIT = 100
-PARTS = ("ring", "ledger", "control", "policy", "dataplane", "budget")
+PARTS = ("ring", "ledger", "control", "policy", "dataplane", "budget")  # and the proof
 
 
 class Queries:
-    def __init__(self, core: Core, pump: Pump, *, started_unix: float) -> None:
+    def __init__(self, core: Core, pump: Pump, keeper: Keeper, *, started_unix: float) -> None:
         self._core = core
+        self._keeper = keeper
         self._pump = pump
         self._started_unix = started_unix
         self.armed_ms = 0.0
@@ -112,7 +115,7 @@ class Queries:
             started_unix=self._started_unix,
             armed_ms=self.armed_ms,
             adopted=core.plane.adopted,
-            policies=tuple(p.name for p in core.compiled.policies) if core.compiled else (),
+            policies=tuple(p.name for p in proofpolicy.operators(core.compiled)) if core.compiled else (),
             workloads=len(core.workloads),
             contained=sum(w.desired != FREE for w in core.workloads) + len(core.workloads.absent),
             open_incidents=len(core.incidents.open()),
@@ -120,6 +123,7 @@ class Queries:
             lost=dict(core.lost),
             resident_bytes=resident_bytes(),
             health=self.health(),
+            proof=self._keeper.state(),
         )
 
     def health(self) -> tuple[Health, ...]:
@@ -142,7 +146,8 @@ class Queries:
             "dataplane": "adopted" if core.plane.adopted else "loaded",
             "budget": core.spending.detail(),
         }
-        return tuple(Health(part, not troubles[part], troubles[part] or fine[part]) for part in PARTS)
+        parts = (Health(part, not troubles[part], troubles[part] or fine[part]) for part in PARTS)
+        return (*parts, self._keeper.health())
 
     async def capabilities(self) -> Sequence[CapabilityInfo]:
         from killswitch.kernel import probe  # tries many programs: only who asks pays for it

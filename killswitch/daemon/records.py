@@ -205,6 +205,14 @@ class Records:
             log.error("orders of before not read: %s", e)
             return set()
 
+    def past_orders(self, verb: str) -> list[OrderRecord]:
+        """Orders of this kind, oldest first. A ledger that cannot be read has none to tell of, and says so in the log."""
+        try:
+            return self._ledger.orders_of(verb)
+        except LedgerError as e:
+            log.error("orders of before not read: %s", e)
+            return []
+
     async def order_of(self, request_id: str) -> OrderRecord | None:
         """Raises LedgerError."""
         return await asyncio.to_thread(self._ledger.order, request_id)

@@ -20,9 +20,10 @@ from killswitch.control.service import (
     StreamItem,
     WorkloadInfo,
 )
-from killswitch.daemon import policyset, selftest, targets
+from killswitch.daemon import policyset, targets
 from killswitch.daemon.core import Core
 from killswitch.daemon.log import fields
+from killswitch.daemon.proof import Keeper
 from killswitch.daemon.pump import Pump
 from killswitch.daemon.queries import Queries
 from killswitch.daemon.reactor import Reactor
@@ -40,8 +41,11 @@ CATCH_UP = 1.0  # seconds; a flood of events that has no end must not keep an or
 
 
 class DaemonService:
-    def __init__(self, core: Core, policies: Policies, queries: Queries, pump: Pump, reactor: Reactor) -> None:
+    def __init__(
+        self, core: Core, policies: Policies, queries: Queries, pump: Pump, reactor: Reactor, keeper: Keeper
+    ) -> None:
         self._core = core
+        self._keeper = keeper
         self._policies = policies
         self._queries = queries
         self._pump = pump
@@ -250,9 +254,9 @@ class DaemonService:
     # --- proving ---
 
     async def self_test(self, order: Order) -> OrderResult:
-        order_id = self._ordered("selftest", order, None, "")
-        w, incident, receipts = await selftest.run(self._core)
-        return self._result(order_id, order, w, incident, receipts)
+        order_id, w, receipts = await self._keeper.prove(order)
+        complete = all(r.outcome is Outcome.DONE for r in receipts)
+        return OrderResult(order_id, self._queries.workload_info(w), "", tuple(receipts), complete)
 
     async def verify_log(self) -> tuple[bool, str]:
         return await self._core.records.verify()

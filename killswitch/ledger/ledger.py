@@ -286,6 +286,11 @@ class Ledger:
         with reader.reading(self.path) as connection:
             return reader.order(connection, request_id)
 
+    def orders_of(self, verb: str) -> list[OrderRecord]:
+        """The orders of this kind that are on disk, oldest first."""
+        with reader.reading(self.path) as connection:
+            return reader.orders_of(connection, verb)
+
     def request_ids(self, limit: int) -> set[str]:
         """Of the latest orders that are on disk."""
         with reader.reading(self.path) as connection:

@@ -128,6 +128,13 @@ def order(connection: sqlite3.Connection, request_id: str) -> OrderRecord | None
     return codec.loads(row[0], OrderRecord) if row else None
 
 
+def orders_of(connection: sqlite3.Connection, verb: str) -> list[OrderRecord]:
+    rows = connection.execute(
+        "SELECT data FROM orders WHERE json_extract(data, '$.verb') = ? ORDER BY number", (verb,)
+    ).fetchall()
+    return list(_readable("orders", iter(rows), OrderRecord))
+
+
 def request_ids(connection: sqlite3.Connection, limit: int) -> set[str]:
     rows = connection.execute("SELECT request_id FROM orders ORDER BY number DESC LIMIT ?", (limit,))
     return {text_of(key) for (key,) in rows}

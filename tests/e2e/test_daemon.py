@@ -45,7 +45,7 @@ def test_status_tells_how_it_is(daemon: Daemon) -> None:
     assert not status.adopted
     assert "rogue-agent" in status.policies
     assert {h.part: h.ok for h in status.health} == dict.fromkeys(
-        ("ring", "ledger", "control", "policy", "dataplane", "budget"), True
+        ("ring", "ledger", "control", "policy", "dataplane", "budget", "proof"), True
     )
     assert status.resident_bytes > 1 << 20
 

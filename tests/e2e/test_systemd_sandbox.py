@@ -78,6 +78,8 @@ def pull_and_release(daemon: Daemon) -> None:
     assert "/etc/hostname" in [f["leads_to"] for f in opened["files"]]
     assert daemon.client.release("job", "sandbox test").complete
     assert daemon.client.reload_policies("sandbox test")
+    proof = daemon.client.self_test("sandbox test")
+    assert proof.complete, proof.receipts
     assert daemon.client.verify_log()[0]
     assert not [h for h in daemon.client.status().health if not h.ok]
     assert job.poll() is None

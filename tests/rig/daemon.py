@@ -73,6 +73,7 @@ class Daemon:
             "KILLSWITCH_STATE_DIR": str(self.state_dir),
             "KILLSWITCH_PIN_DIR": str(self.pin_dir),
             "KILLSWITCH_POLICY_DIRS": str(self.policy_dir),
+            "KILLSWITCH_SELFTEST_EVERY": "off",  # a test asks for it
             "KILLSWITCH_CGROUP_PARENT": self.cgroup_parent,
             "KILLSWITCH_BUDGET_SHARE": "100%",  # rogues by the dozen are what it is for: who tests the budget sets one
             **settings,

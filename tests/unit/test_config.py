@@ -71,6 +71,9 @@ def test_set_twice(tmp_path: Path) -> None:
         ("\tlog_level: info\n", "is not YAML"),
         ("cgroup_parent: /sys/fs/cgroup/x\n", "below the cgroup v2 root"),
         ("reconcile_seconds: 0\n", "from 0.1 to 3600"),
+        ("selftest_every: 5s\n", "'off', or a time from 10s to 7d"),
+        ("selftest_every: 3600\n", "'off', or a time from 10s to 7d"),
+        ("selftest_every: 8d\n", "'off', or a time from 10s to 7d"),
         ("reconcile_seconds: yes\n", "from 0.1 to 3600"),
         ("reconcile_seconds: nan\n", "from 0.1 to 3600"),
         (f"runtime_dir: /{'x' * 120}\n", "too long"),
@@ -113,3 +116,10 @@ def test_the_budget_is_that_of_policies_that_say_nothing_else(tmp_path: Path) ->
         file.write_text(line + "\n")
         with pytest.raises(ConfigError, match="must be a"):
             load(file, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("off", 0.0), ("90s", 90.0), ("30m", 1800.0), ("1h", 3600.0), ("7d", 604800.0)]
+)
+def test_how_often_the_switch_proves_itself(tmp_path: Path, given: str, seconds: float) -> None:
+    assert load(write(tmp_path, f"selftest_every: {given}\n"), {}).selftest_every == seconds

@@ -38,7 +38,7 @@ ORDERS = [
     ["kill", "agent-1", "--reason", "odd"], ["sever", "agent-1", "--reason", "odd"],
     ["freeze", "agent-1", "--reason", "odd"], ["thaw", "agent-1", "--reason", "odd"],
     ["terminate", "agent-1", "--reason", "odd"], ["release", "agent-1", "--reason", "odd"],
-    ["watch", "/x/y"], ["unwatch", "agent-1"], ["policy", "reload"],
+    ["watch", "/x/y"], ["unwatch", "agent-1"], ["policy", "reload"], ["selftest"],
 ]  # fmt: skip
 STREAMS = (["events"], ["events", "-f"])
 
