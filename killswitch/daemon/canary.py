@@ -109,6 +109,8 @@ class Canary:
     def receive(self, box: socket.socket) -> None:
         while True:
             kind = box.recv(16)[:1].decode("latin-1")
+            if not kind:
+                raise ConnectionAbortedError  # it was shut
             self.came[kind] = self.came.get(kind, 0) + 1
 
     def port(self, name: str) -> int:

@@ -133,6 +133,7 @@ class SelfTest:
         index = proofpolicy.index_in(core.compiled) if core.compiled else None
         w.policies = () if index is None else (index,)
         core.plane.watch(w.id, self._path, w.mask)
+        core.plane.exempt(w.id)
         core.canary = (w.id, self._events.append)
         # The script by its own path; python as it runs here, which another user may not be allowed to find by name.
         self._process = await asyncio.create_subprocess_exec(

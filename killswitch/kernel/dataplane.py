@@ -189,6 +189,10 @@ class DataPlane:
                     restraints.charge(self._slots.slot(cgroup), value)
         restraints.allow(spent, more)
 
+    def exempt(self, cgroup_id: int) -> None:
+        """Verdicts act on it whatever is left of the budget, and take nothing from it. Raises Gone when it is not watched."""
+        self._slots.restraints.charge(self._slots.slot(cgroup_id), True)
+
     def flows(self, cgroup_id: int) -> Flows:
         """Raises Gone when it is not watched."""
         return Flows(*self._loaded.percpu("flows").total(self._slots.slot(cgroup_id)))

@@ -156,6 +156,16 @@ def test_operators_rules_do_not_judge_the_canary(make_daemon: Callable[..., Daem
     assert "The switch can halt" in done.stdout
 
 
+def test_the_budget_of_automatic_kills_is_neither_asked_nor_used(make_daemon: Callable[..., Daemon]) -> None:
+    """With none left, rules only monitor; the canary's own fire all the same, and leave the budget as it is."""
+    daemon = make_daemon(KILLSWITCH_BUDGET_CONTAINED="0", KILLSWITCH_BUDGET_SHARE="0%").start()
+    before = {h.part: h.detail for h in daemon.client.status().health}["budget"]
+    for _ in range(2):
+        result = daemon.client.self_test("test")
+        assert result.complete, result.receipts
+    assert {h.part: h.detail for h in daemon.client.status().health}["budget"] == before
+
+
 def test_detection_that_cannot_be_tried_is_no_whole_proof(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon()
     use_alone(daemon, "p0", f"{daemon.cgroup_parent}/**")
