@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 from typing import Any
 
+from killswitch.ledger import schema
+
 GENESIS = "0" * 64
+_HASH = re.compile("[0-9a-f]{64}")
 # Tables whose rows are checked.
 RECORDS = ("workloads", "desired", "incidents", "findings", "receipts", "orders", "charges", "programs")
 
@@ -34,6 +38,8 @@ class Chain:
         row = connection.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
         last: tuple[int, str] = row or checkpoint(connection)
         self.seq, self.head = last
+        if not isinstance(self.seq, int) or not isinstance(self.head, str) or not _HASH.fullmatch(self.head):
+            raise schema.corrupt(f"the audit's last row is no entry of it: {self.seq!r}")
 
     def append(self, act: str, ref: str, time_unix: float, **detail: Any) -> None:
         """``act``: put, delete, carry, checkpoint, or note."""
@@ -53,7 +59,10 @@ def checkpoint(connection: sqlite3.Connection) -> tuple[int, str]:
     if row is None:
         return 0, GENESIS
     seq, _, value = str(row[0]).partition(":")
-    return int(seq), value
+    try:
+        return int(seq), value
+    except ValueError:
+        raise schema.corrupt(f"the audit's checkpoint is none: {row[0]!r}") from None
 
 
 def verify(connection: sqlite3.Connection) -> tuple[bool, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from killswitch.commands import FREE, Finding, Receipt
 from killswitch.errors import LedgerError
-from killswitch.ledger import reader, schema
+from killswitch.ledger import reader, schema, witness
+from killswitch.ledger.audit import GENESIS
 from killswitch.ledger.backlog import Backlog, Entry
 from killswitch.ledger.lock import Lock
 from killswitch.ledger.records import (
@@ -28,6 +30,7 @@ from killswitch.ledger.records import (
     WorkloadRecord,
 )
 from killswitch.ledger.store import incident_number
+from killswitch.ledger.witness import Witness
 from killswitch.ledger.writer import BACKOFF, Writer
 
 log = logging.getLogger(__name__)
@@ -49,15 +52,25 @@ class Ledger:
         self._programs: dict[str, ProgramRecord] = {}
         self._findings: Counter[str] = Counter()  # of each open incident
         self._last_incident = 0
+        self._end: tuple[int, str] = 0, GENESIS  # of the audit, as the witness was told last
         self._backlog = Backlog()
         try:
             connection = self._begin()
         except BaseException:
             self._lock.release()
             raise
-        self._writer = Writer(path, self._backlog, keep, connection, on_new=self._put_present, backoff=backoff)
+        self._writer = Writer(
+            path,
+            self._backlog,
+            keep,
+            connection,
+            on_new=self._put_present,
+            present=self._witness,
+            end=self._end,
+            backoff=backoff,
+        )
         self._writer.start()
-        if self.opened.new:
+        if self.opened.new or self.opened.lost:
             self._put_present(self.opened.problem or "there was none")
 
     @classmethod
@@ -107,10 +120,33 @@ class Ledger:
                 break
         self._desired.update(saved[0])
         self._workloads.update(saved[1])
+        lost = self._hear_witness(connection)
+        problem = "; ".join(filter(None, (problem, lost)))
         if problem:
             log.error("%s", problem)
-        self.opened = Opened(problem, moved, new, migrated)
+        self.opened = Opened(problem, moved, new, migrated, bool(lost))
         return connection
+
+    def _hear_witness(self, connection: sqlite3.Connection | None) -> str:
+        """Take over what only the witness knows, and say what was lost; "" = nothing."""
+        told, problem = witness.read(self.path)
+        if told is None:
+            return problem
+        self._end = told.seq, told.head
+        missing = witness.stricter(self._desired, told)
+        self._desired.update(missing)
+        self._last_incident = max(self._last_incident, told.last_incident)
+        lost = ""
+        with contextlib.suppress(sqlite3.Error):  # what is broken is found and told elsewhere
+            lost = witness.loss(connection, told) if connection is not None else ""
+        parts = [lost] if lost else []
+        if missing:
+            parts.append(f"{len(missing)} contained cgroups were taken from {witness.place(self.path)}")
+        return f"{self.path}: {'; '.join(parts)}" if parts else ""
+
+    def _witness(self, seq: int, head: str) -> Witness:
+        with self._guard:
+            return Witness(seq, head, self._last_incident, dict(self._desired))
 
     def _read_present(self, connection: sqlite3.Connection) -> None:
         """Raises schema.Broken when a page that it needs is no good."""
@@ -126,6 +162,8 @@ class Ledger:
             if schema.is_broken(error):
                 raise schema.Broken(str(error)) from error
             raise
+        except (ValueError, TypeError) as error:
+            raise schema.Broken(f"a value in it is none that was written: {error}") from error
 
     def _read_what_there_is(self) -> None:
         """A disk that cannot be written can often be read: containment is on it. ``immutable`` needs no -shm file."""
@@ -308,11 +346,15 @@ class Ledger:
         """Never blocks."""
         backlog, dropped, error = len(self._backlog), self._backlog.dropped, self._writer.error
         parts = [f"cannot be written: {error}"] if error else []
+        if self._writer.witness_error:
+            parts.append(self._writer.witness_error)
+        if self.opened.problem:
+            parts.append(f"as it was opened: {self.opened.problem}")
         if dropped:
             parts.append("lost " + ", ".join(f"{n} of kind {kind}" for kind, n in sorted(dropped.items())))
         if backlog:
             parts.append(f"{backlog} records wait")
-        ok = not error and not dropped.keys() - {"finding"}
+        ok = not error and not self._writer.witness_error and not dropped.keys() - {"finding"}
         return LedgerHealth(
             ok, f"{self.path}: {'; '.join(parts) or 'all is on disk'}", backlog, self._writer.last_success, dropped
         )

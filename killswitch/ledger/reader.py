@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from killswitch.commands import Containment, Finding, Receipt
 from killswitch.errors import LedgerError
-from killswitch.ledger import audit, codec, schema
+from killswitch.ledger import audit, codec, schema, witness
 from killswitch.ledger.records import (
     ChargeRecord,
     Desired,
@@ -34,7 +34,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(schema.connect(path, read_only=True)) as connection:
             connection.execute("BEGIN")
             yield connection
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise LedgerError(f"{path}: cannot be read: {error}; killswitch status tells the ledger's health") from error
 
 
@@ -62,7 +62,7 @@ def salvage(path: Path) -> tuple[dict[str, Desired], dict[str, WorkloadRecord]]:
             if connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID:
                 wanted = desired(connection)
                 watched = workloads(connection)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError) as error:
         log.error("%s: desired containment could not all be read from it: %s", path, error)
     return wanted, watched
 
@@ -143,9 +143,15 @@ def request_ids(connection: sqlite3.Connection, limit: int) -> set[str]:
 def verify(path: Path) -> tuple[bool, str]:
     """As ``audit.verify``; a file that cannot be read is not whole."""
     try:
+        told, problem = witness.read(
+            path
+        )  # first: what is written meanwhile is in the database, and not the other way round
         with contextlib.closing(schema.connect(path, read_only=True)) as connection:
-            return audit.verify(connection)
-    except sqlite3.Error as error:
+            whole, text = audit.verify(connection)
+            if whole and told is not None:
+                problem = witness.loss(connection, told)
+            return (False, problem) if whole and problem else (whole, text)
+    except (sqlite3.Error, ValueError) as error:
         return False, f"{path}: cannot be read: {error}"
 
 

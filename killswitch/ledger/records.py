@@ -123,6 +123,7 @@ class Opened:
     moved_to: Path | None = None  # where a file that could not be used lies now
     new: bool = False  # there was none, or it could not be used
     migrated_from: int = 0  # schema version that was brought up to date, 0 = none
+    lost: bool = False  # it does not have all that the witness beside it saw in it
 
 
 @dataclass(frozen=True, slots=True)

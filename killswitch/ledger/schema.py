@@ -7,6 +7,7 @@ with ``NORMAL`` WAL may lose the last commits. It costs one fsync a batch, in th
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -32,6 +33,7 @@ CREATE TABLE charges(key TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE programs(key TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE audit(seq INTEGER PRIMARY KEY, entry TEXT NOT NULL, hash TEXT NOT NULL);
 """
+TABLES = frozenset(re.findall(r"CREATE TABLE (\w+)", _TABLES))
 MIGRATIONS: dict[int, str] = {  # from version -> SQL that brings it to the next
     1: "CREATE TABLE charges(key TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE programs(key TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;",
@@ -47,7 +49,17 @@ class Broken(Exception):
 def is_broken(error: sqlite3.Error) -> bool:
     """Whether the file is at fault, and not the disk, its rights, or another process."""
     code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in BROKEN
+    if code is None:
+        return False
+    # What the schema says is read once: a table that is missing later was lost with a page.
+    return code & 0xFF in BROKEN or (code == sqlite3.SQLITE_ERROR and str(error).startswith("no such "))
+
+
+def corrupt(what: str) -> sqlite3.DatabaseError:
+    """As SQLite itself would say it, of what only we can tell: a value that nobody can have written."""
+    error = sqlite3.DatabaseError(what)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 def may_pass(error: Exception) -> bool:
@@ -59,8 +71,14 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Raises sqlite3.Error. Autocommit: transactions are begun by hand."""
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
     connection = sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False)
+    connection.text_factory = _text
     connection.execute("PRAGMA busy_timeout = 1000")
     return connection
+
+
+def _text(raw: bytes) -> str:
+    """Ours is ASCII. What is no text is damage, to be told by who reads it, and no reason for sqlite3 to give up on the row."""
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def open_database(path: Path) -> tuple[sqlite3.Connection, bool, int]:
@@ -73,7 +91,7 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, bool, int]:
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         application = connection.execute("PRAGMA application_id").fetchone()[0]
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = _tables(connection)
         if not tables and not application:
             _create(connection)
             return connection, True, 0
@@ -86,7 +104,7 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, bool, int]:
             )
         _settings(connection)
         migrated = version if _migrate(connection, version) else 0
-        if missing := {"meta", "desired", "incidents", "audit"} - tables:
+        if missing := TABLES - _tables(connection):
             raise Broken(f"it lacks the tables {', '.join(sorted(missing))}")
         return connection, False, migrated
     except sqlite3.Error as error:
@@ -94,9 +112,16 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, bool, int]:
         if is_broken(error):
             raise Broken(str(error)) from error
         raise
+    except ValueError as error:  # names, or SQLite's own words about them, that are no text
+        connection.close()
+        raise Broken(f"its schema cannot be read: {error}") from error
     except BaseException:
         connection.close()
         raise
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _settings(connection: sqlite3.Connection) -> None:

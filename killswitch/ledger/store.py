@@ -41,6 +41,11 @@ class Store:
         self._connection = connection
         self._chain = Chain(connection)
 
+    @property
+    def end(self) -> tuple[int, str]:
+        """(seq, hash) of the audit's last entry."""
+        return self._chain.seq, self._chain.head
+
     def write(self, entry: Entry) -> None:
         """Raises sqlite3.Error; TypeError, ValueError or OverflowError for a record that cannot be kept as it is."""
         match entry.kind:

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from killswitch.errors import LedgerError
-from killswitch.ledger import retention, schema
+from killswitch.ledger import retention, schema, witness
 from killswitch.ledger.backlog import Backlog, Entry
 from killswitch.ledger.records import Retention
 from killswitch.ledger.store import Store
+from killswitch.ledger.witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -33,20 +34,27 @@ class Writer:
         connection: sqlite3.Connection | None,
         *,
         on_new: Callable[[str], None],
+        present: Callable[[int, str], Witness],
+        end: tuple[int, str],
         backoff: tuple[float, float] = BACKOFF,
     ) -> None:
-        """``on_new(why)`` is called, in the writer's thread, when the file had to be begun anew: put again what counts."""
+        """``on_new(why)`` is called, in the writer's thread, when the file had to be begun anew: put again what counts.
+        ``present(seq, head)`` is what the witness is to tell, of an audit that ends so; ``end`` is what it was told last."""
         self._path = path
         self._backlog = backlog
         self._keep = keep
         self._connection = connection
         self._inode = _inode(path) if connection is not None else None
         self._on_new = on_new
+        self._present = present
+        self._end = end  # of the audit, as it is on disk
+        self._untold = False  # the witness does not know yet what is to be contained
         self._backoff = backoff
         self._stop = False
         self._asked = self._answered = 0
         self._since_prune = PRUNE_EVERY  # once at the start
         self.error = ""
+        self.witness_error = ""
         self.last_success = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
@@ -76,19 +84,22 @@ class Writer:
         wait = self._backoff[0]
         while True:
             with self._backlog.changed:
-                self._backlog.changed.wait_for(self._has_work)
+                self._backlog.changed.wait_for(self._has_work, self._backoff[1] if self._untold else None)
                 self._answer()
                 batch = self._backlog.take(BATCH)
                 stop = self._stop
             if not batch:
+                self._tell_witness()
                 if stop:
                     self._close()
                     return
                 continue
+            self._untold |= any(entry.kind == "desired" for entry in batch)
             try:
                 self._write(batch)
             except (sqlite3.Error, OSError, LedgerError) as error:
                 self._failed(error)
+                self._tell_witness()
                 if stop:
                     self._close()
                     return
@@ -99,9 +110,24 @@ class Writer:
             if self.error:
                 log.warning("%s: works again; %d records waited", self._path, len(self._backlog))
             self.error = ""
+            self._tell_witness()
             self._backlog.done()
             if not len(self._backlog):
                 self.last_success = time.monotonic()
+
+    def _tell_witness(self) -> None:
+        """Behind the database, and also when that has failed: it may be the file that is at fault, and not the disk."""
+        if not self._untold:
+            return
+        try:
+            witness.write(self._path, self._present(*self._end))
+        except OSError as error:
+            text = f"{witness.place(self._path)}: cannot be written: {error.strerror}"
+            if text != self.witness_error:
+                log.error("%s; until it can, what is to be contained is told by the ledger alone", text)
+            self.witness_error = text
+            return
+        self._untold, self.witness_error = False, ""
 
     def _has_work(self) -> bool:
         return bool(len(self._backlog)) or self._stop or self._asked != self._answered
@@ -168,6 +194,7 @@ class Writer:
             store = Store(connection)
             for entry in batch:
                 store.write(entry)
+        self._end = store.end
 
     def _connect(self) -> sqlite3.Connection:
         """The connection to the file that has the ledger's name now; whoever removed it does not silence us."""
