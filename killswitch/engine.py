@@ -162,6 +162,8 @@ class Engine:
     def _exec(self, workload: Workload, event: Exec) -> list[Command]:
         process = workload.processes.exec(event)
         self._loads.exec(event.pid, event.start_ticks)
+        if self._judge.obeying:
+            workload.runs.note(event.time_ns, process, workload.processes)
         rules = self._judge.matches(workload, event, process)
         undecided: tuple[CompiledRule, ...] = ()
         if event.argv_total > len(event.argv):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from killswitch.commands import Mode, Response
-from killswitch.detect.answered import ANSWERED, answered
+from killswitch.detect.answered import ANSWERED, OBEYED, answered, obeyed
 from killswitch.detect.correlate import Correlator
 from killswitch.detect.fields import extra_fields, wanted_fields
 from killswitch.detect.load import LOOKED_AT
@@ -37,7 +37,8 @@ class Judge:
         self.reaching = any(r.fields.intersection(FANOUT) for r in compiled.rules)
         self.relaying = any(r.fields.intersection(RELAY) for r in compiled.rules)
         self.piping = any(PIPED in r.fields for r in compiled.rules)
-        self.answering = any(ANSWERED in r.fields for r in compiled.rules)
+        self.answering = any(r.fields & {ANSWERED, OBEYED} for r in compiled.rules)
+        self.obeying = any(OBEYED in r.fields for r in compiled.rules)
         self._outside = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules if r.fields.intersection(OUTSIDE))
         # The policies for which code has to be looked at.
         self.hashing = mask(r.policy_index for r in compiled.rules if not LOOKED_AT.isdisjoint(r.fields))
@@ -67,7 +68,11 @@ class Judge:
         held = self.held_outside(workload, event)
         if not self.answering:
             return held
-        return {**held, ANSWERED: answered(workload.traffic.connections[event.cookie])}
+        connection = workload.traffic.connections[event.cookie]
+        more = {**held, ANSWERED: answered(connection)}
+        if self.obeying:
+            more[OBEYED] = obeyed(connection, workload.runs)
+        return more
 
     def later(self, workload: Workload, event: Inspected, process: Process | None) -> tuple[CompiledRule, ...]:
         """The rules that the program matches by what was found out about it since it began."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from killswitch.commands import FREE, Containment
+from killswitch.detect.answered import Runs
 from killswitch.detect.correlate import Shown
 from killswitch.detect.folding import Folder
 from killswitch.detect.pipeline import Looks
@@ -32,6 +33,7 @@ class Workload:
         self.reach = Reach()
         self.traffic = Traffic()
         self.pipe_looks = Looks()
+        self.runs = Runs()
         self.shown = Shown()
         self._sustained: dict[tuple[int, int], dict[RuleKey, Sustained]] = {}
 

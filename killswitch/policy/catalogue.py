@@ -121,6 +121,7 @@ FIELDS: dict[str, FieldType] = {
     "network.stdio": FieldType("word", _on("flow"), many=True, words=("stdin", "stdout", "stderr")),
     "network.piped": FieldType("boolean", _on("flow")),
     "network.answered": FieldType("whole", _on("flow")),
+    "network.obeyed": FieldType("whole", _on("flow")),
     "relay.exchanges": FieldType("whole", _on("flow")),
     "relay.bytes": FieldType("whole", _on("flow")),
     "relay.match": FieldType("decimal", _on("flow"), limit="share"),

@@ -161,6 +161,9 @@ FIELDS: Mapping[str, Field] = {
     "network.answered": Field(
         "number", 4, "turns of the far side that were answered, where it spoke first on this connection", {}
     ),
+    "network.obeyed": Field(
+        "number", 4, "of these, turns upon which the process, by one that descends from it, ran a program before it answered", {}
+    ),
     "relay.exchanges": Field(
         "number", 4, "turns of a conversation inside that were handed on from and to this connection, both ways", {}
     ),

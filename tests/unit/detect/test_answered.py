@@ -6,19 +6,21 @@ from collections import deque
 
 import pytest
 
-from killswitch.detect.answered import answered
+from killswitch.detect.answered import Runs, answered, obeyed
+from killswitch.detect.processes import ProcessTable
 from killswitch.detect.traffic import Connection
-from killswitch.events import Burst, Flow, Transport
+from killswitch.events import Burst, Flow, Fork, Transport
+from tests.unit.detect.scenes import ex
 
 MS = 1_000_000
 
 
 def connection(script: str, *, every_ms: int = 2, complete: bool = True) -> Connection:
-    """``script``: s = sent, r = received, _ = a pause of 200 ms; turns follow each other by ``every_ms``."""
+    """``script``: s = sent, r = received, _ = a pause of 200 ms, . = none; turns follow each other by ``every_ms``."""
     now, bursts = 1_000 * MS, []
     for letter in script:
         now += (200 if letter == "_" else every_ms) * MS
-        if letter != "_":
+        if letter in "sr":
             bursts.append(Burst(now, 0, 10, 1, letter == "s"))
     flow = Flow(
         now, 1, 10, 1, 0, b"bash", 1, Transport.TCP, "192.0.2.9", 40000, "198.51.100.7", 443, 1_000 * MS, now, 1, 1, False, 0,
@@ -46,3 +48,44 @@ def test_turns_of_the_far_side_that_are_answered(script: str, count: int) -> Non
 
 def test_who_spoke_first_is_not_guessed() -> None:
     assert answered(connection("rsrsrs", complete=False)) == 0
+
+
+# --- and obeyed -------------------------------------------------------------------------------------------------------
+
+
+def played(script: str) -> tuple[Connection, Runs]:
+    """As above; x = a child of the process that connected runs a program, y = a child of that one's, z = a stranger."""
+    now, runs, table = 1_000 * MS, Runs(), ProcessTable()
+    table.exec(ex("/usr/bin/python3", pid=10))
+    table.fork(Fork(0, 1, 1, 20, 1, 10, 1))
+    for letter in script:
+        now += 2 * MS
+        if letter in "xyz":
+            pid, parent = {"x": (30, 10), "y": (31, 20), "z": (32, 99)}[letter]
+            event = ex("/usr/bin/id", pid=pid, ppid=parent)
+            runs.note(now, table.exec(event), table)
+    return connection("".join(c if c in "sr" else "." for c in script)), runs
+
+
+@pytest.mark.parametrize(
+    ("script", "count"),
+    [
+        ("rxsrxsrxs", 3),
+        ("rysrysrys", 3),  # by a shell that it has started
+        ("rxssrrxxsrxs", 3),
+        ("rsrsrsrs", 0),  # a conversation
+        ("rsrxsrs", 1),
+        ("xxxrsrsrs", 0),  # programs first, then a mail about them
+        ("rzsrzsrzs", 0),  # others' programs
+        ("srxsrxsrxs", 0),  # it asks: a model, which tool is to be run
+        ("rsxrsxrsx", 0),  # it answers first
+        ("", 0),
+    ],
+)
+def test_turns_upon_which_programs_were_run(script: str, count: int) -> None:
+    assert obeyed(*played(script)) == count
+
+
+def test_programs_that_are_remembered_are_bounded() -> None:
+    _, runs = played("x" * 5000)
+    assert len(runs.below(10)) == 1024
