@@ -100,13 +100,13 @@ class Files:
                 await asyncio.to_thread(self._mark_own, watch, str(self._core.path_of(w.cgroup)), "cgroup")
         log.info("places of persistence are looked at: %d directories", watch.directories)
 
-    async def _mark(self, work: Callable[[], T], whose: str) -> T | None:
+    async def _mark(self, work: Callable[[], T], whose: str, owner: int = 0) -> T | None:
         """What ``work`` gives; None when it waits for a file system that does not answer."""
         try:
-            return await self._markers.run(work, MARKING_SECONDS)
+            return await self._markers.run(work, MARKING_SECONDS, owner)
         except TimeoutError as e:
             log.warning("folders not looked at for changes: %s: they do not answer: %s", whose, e)
-            self._core.tell(Lost(time.monotonic_ns(), 0, "file_places_unmarked", 1))
+            self._core.tell(Lost(time.monotonic_ns(), owner, "file_places_unmarked", 1))
             return None
 
     @staticmethod
@@ -166,9 +166,12 @@ class Files:
             while self._new and self._watch is not None:
                 batch = list(self._new)
                 self._new.clear()
-                async with self._marking:
-                    watch = self._watch
-                    await self._mark(partial(self._look_at, watch, batch), "workloads'")
+                for owner in dict.fromkeys(workload for _, workload in batch):
+                    own = [one for one in batch if one[1] == owner]
+                    async with self._marking:
+                        if watch := self._watch:
+                            whose = self._core.workloads.name(owner) or f"workload {owner}"
+                            await self._mark(partial(self._look_at, watch, own), whose, owner)
                 await asyncio.sleep(0.02)  # execs in a storm are looked at together
         finally:
             self._exploring = False
@@ -231,7 +234,8 @@ class Files:
     async def _enter(self, watch: FileWatch, fresh: list[Fresh]) -> None:
         for directory in fresh:
             async with self._marking:
-                found = await self._mark(partial(watch.enter, directory), directory.path)
+                owner = self._owners.get(directory.root, 0)
+                found = await self._mark(partial(watch.enter, directory), directory.path, owner)
             self._take(found or ())
 
     def _take(self, changes: Iterable[Change]) -> None:
@@ -292,7 +296,7 @@ class Files:
         try:
             base = self._watch.base(change.root) if self._watch else ""
             if base:
-                content = await self._readers.run(lambda: read_content(base, change), READING_SECONDS)
+                content = await self._readers.run(lambda: read_content(base, change), READING_SECONDS, workload)
         except TimeoutError as e:
             log.warning("content of %s not read: %s", change.path, e)
             self._core.tell(Lost(time.monotonic_ns(), workload, "file_content_unread", 1))

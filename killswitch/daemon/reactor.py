@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -54,8 +54,8 @@ from killswitch.policy.compiled import Compiled
 log = logging.getLogger("killswitch.reactor")
 
 _LOUD = (Level.HIGH, Level.CRITICAL)
-MAX_REREADS = 64  # long command lines that are read at the same time
-MAX_INSPECTIONS = 512  # programs that wait to be inspected
+MAX_REREADS = 32  # long command lines of one workload that are read at the same time
+MAX_INSPECTIONS = 256  # programs of one workload that wait to be inspected
 INSPECTION_SECONDS = 5.0  # a file of a workload may lie where nobody answers
 ARGUMENTS_SECONDS = 2.0  # the same of its memory
 CODE_SECONDS = 5.0
@@ -67,7 +67,7 @@ class Reactor:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.files = Files(core)
-        self._rereading = 0
+        self._rereading: Counter[int] = Counter()  # long command lines that are read now, by workload
         self._inspection = Inspection()
         self._workers = Workers("inspect", 2)
         # A process's memory may lie on a file that nobody answers for. Each has threads of its own: none of these reads may
@@ -91,7 +91,7 @@ class Reactor:
         if isinstance(event, Exec | WorkloadAdded):
             self.files.note(event)
         if isinstance(event, Exec) and event.truncated and self._wants_whole(event):
-            self._rereading += 1
+            self._rereading[event.workload] += 1
             self._judge_later(event.workload, self._judge_whole(event), f"read the command line of process {event.pid}")
             return
         self._judge(event)
@@ -143,7 +143,7 @@ class Reactor:
             return
         path, asked_for = core.path_of(w.cgroup), engine.workloads.asked_for(w.id)
         try:
-            programs = await self._arguments.run(lambda: running(path, w.id, asked_for, compiled), SURVEY_SECONDS)
+            programs = await self._arguments.run(lambda: running(path, w.id, asked_for, compiled), SURVEY_SECONDS, w.id)
         except TimeoutError as e:
             self._unread(w.id, "running programs not judged: one does not answer", e)
             return
@@ -170,7 +170,7 @@ class Reactor:
         facts = self._inspection.at_once(event, compiled, wants)
         if facts is not None:
             self._judge_inspected(Inspected(event.workload, event, facts), found)
-        elif self._workers.waiting >= MAX_INSPECTIONS:
+        elif self._workers.waiting_for(event.workload) >= MAX_INSPECTIONS:
             self.handle(Lost(time.monotonic_ns(), event.workload, "program not inspected: too many at once", 1))
         else:
             work = self._inspect_later(event, compiled, wants, found)
@@ -180,7 +180,9 @@ class Reactor:
         self, event: Exec, compiled: Compiled, wants: frozenset[str], found: Sequence[Finding]
     ) -> None:
         try:
-            facts = await self._workers.run(lambda: self._inspection.facts(event, compiled, wants), INSPECTION_SECONDS)
+            facts = await self._workers.run(
+                lambda: self._inspection.facts(event, compiled, wants), INSPECTION_SECONDS, event.workload
+            )
         except TimeoutError as e:
             log.warning("process %d not inspected: %s", event.pid, e)
             self.handle(Lost(time.monotonic_ns(), event.workload, "program not inspected: its files do not answer", 1))
@@ -194,7 +196,9 @@ class Reactor:
 
     def _wants_whole(self, event: Exec) -> bool:
         w, compiled = self._core.workloads.get(event.workload), self._core.compiled
-        return bool(w and compiled and self._rereading < MAX_REREADS and compiled.wants_full_argv(event, w.mask))
+        return bool(
+            w and compiled and self._rereading[event.workload] < MAX_REREADS and compiled.wants_full_argv(event, w.mask)
+        )
 
     def _judge(self, event: Event) -> None:
         engine = self._core.engine
@@ -274,7 +278,7 @@ class Reactor:
         try:
             compiled = self._core.compiled
             try:
-                raw = await self._arguments.run(lambda: _command_line(event), ARGUMENTS_SECONDS)
+                raw = await self._arguments.run(lambda: _command_line(event), ARGUMENTS_SECONDS, event.workload)
             except TimeoutError as e:
                 self._unread(event.workload, "command line not read whole: its memory does not answer", e)
             except Gone:
@@ -289,14 +293,14 @@ class Reactor:
         except KernelError as e:
             log.warning("command line of process %d not read whole: %s", event.pid, e)
         finally:
-            self._rereading -= 1
+            self._rereading[event.workload] -= 1
         self._judge(event)
         self._inspect(event)
 
     async def _read_code(self, command: ReadCode) -> None:
         try:
             asked = command.workload, command.pid, command.start_ticks, command.hot, command.code, command.data
-            code = await self._code.run(lambda: codereader.read_code(*asked), CODE_SECONDS)
+            code = await self._code.run(lambda: codereader.read_code(*asked), CODE_SECONDS, command.workload)
             flows = self._core.plane.flows(command.workload)
         except TimeoutError as e:
             self._unread(command.workload, "code not read: the process's memory or files do not answer", e)
@@ -310,7 +314,7 @@ class Reactor:
     async def _read_pipes(self, w: Workload, command: ReadPipes) -> None:
         try:
             path, asked = self._core.path_of(w.cgroup), (command.pid, command.start_ticks, command.cookie)
-            pipes = await self._code.run(lambda: read_pipes(path, w.id, *asked), CODE_SECONDS)
+            pipes = await self._code.run(lambda: read_pipes(path, w.id, *asked), CODE_SECONDS, w.id)
         except TimeoutError as e:
             self._unread(w.id, "pipes not read: too much is waited for", e)
         except KernelError as e:
