@@ -13,6 +13,15 @@ static __always_inline bool watched_here(struct cgroup *cgrp)
 	return cgrp && slot_of_cgroup(cgrp);
 }
 
+static __always_inline u64 made_in(struct socket *sock)
+{
+	u64 cgrp = (u64)BPF_CORE_READ(sock, sk, sk_cgrp_data.cgroup);
+
+	if (!cgrp || cgrp & 1) /* net_cls and net_prio of cgroup v1 are in use: not known */
+		return 0;
+	return cgroup_id_of((struct cgroup *)(cgrp & ~3ull));
+}
+
 /* One record for each descriptor of a socket. Threads that share their first one's table are not gone through again. */
 SEC("iter/task_file")
 int sockets_held(struct bpf_iter__task_file *ctx)
@@ -28,6 +37,7 @@ int sockets_held(struct bpf_iter__task_file *ctx)
 	if (!watched_here(cgrp))
 		return 0;
 	held.cgroup_id = cgroup_id_of(cgrp);
+	held.made_in = made_in((struct socket *)BPF_CORE_READ(file, private_data));
 	held.inode = BPF_CORE_READ(file, f_inode, i_ino);
 	held.pid = BPF_CORE_READ(task, tgid);
 	held.descriptor = ctx->fd;

@@ -196,6 +196,7 @@ struct cgroup_event {
 /* Records of the census, which are read and not sent. */
 struct held_socket {
 	u64 cgroup_id; /* that the process is in */
+	u64 made_in;   /* the cgroup that the socket was made in, 0 = not known */
 	u64 inode;
 	u32 pid;
 	u32 descriptor;

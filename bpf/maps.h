@@ -154,6 +154,14 @@ struct {
 	__type(value, struct wire_maker);
 } wire_makers SEC(".maps") __weak;
 
+/* Sockets that a workload which was cut off holds, and did not make. What such a listening socket accepts is one, too. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct handed);
+} handed_sockets SEC(".maps") __weak;
+
 /* What is known of a socket's flow, from its first byte on. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);

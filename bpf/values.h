@@ -145,6 +145,13 @@ struct flow {
 	u64 rx_dropped;
 };
 
+/* Whose a socket is that another cgroup made. */
+struct handed {
+	u64 cgroup_id;
+	u32 slot;
+	u32 padding;
+};
+
 #define TRAFFIC_BURSTS 16 /* a power of two; the last of each direction are kept */
 
 /* Payload that went one way without a pause. */

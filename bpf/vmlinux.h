@@ -118,8 +118,14 @@ struct sock_common {
 	atomic64_t skc_cookie;
 };
 
+/* A pointer to the cgroup that the socket was made in; until 5.14 its two lowest bits say other things. */
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
 struct sock {
 	struct sock_common __sk_common;
+	struct sock_cgroup_data sk_cgrp_data;
 };
 
 struct socket {

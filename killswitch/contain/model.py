@@ -42,7 +42,7 @@ class Stage(enum.StrEnum):
 
 
 class Plane(Protocol):
-    """What containment needs of ``kernel.dataplane.DataPlane``. All but ``census``, which is called in a thread, take some
+    """What containment needs of ``kernel.dataplane.DataPlane``. All but the last two, which are called in a thread, take some
     microseconds and never wait; the first three raise Gone for a cgroup that is not watched."""
 
     def set_containment(self, cgroup_id: int, containment: Containment) -> None: ...
@@ -50,6 +50,7 @@ class Plane(Protocol):
     def flows(self, cgroup_id: int) -> DataclassInstance: ...
     def workloads(self) -> Mapping[int, object]: ...
     def census(self, cgroups: frozenset[int]) -> Census: ...
+    def cut_handed(self, cgroup_id: int, fd: int) -> bool: ...
 
 
 class StepFailed(Exception):

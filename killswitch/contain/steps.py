@@ -57,7 +57,7 @@ def flows(plane: Plane, cgroup: int) -> Proof:
     return {}
 
 
-def destroy_sockets(plane: Plane, path: Path, spare: Container[int]) -> tuple[Proof, sockets.Report]:
+def destroy_sockets(plane: Plane, cgroup: int, path: Path, spare: Container[int]) -> tuple[Proof, sockets.Report]:
     """Destroy what the workload's cgroups made and its processes hold. Blocks: call it in a thread."""
     cgroups = cgroupfs.subtree_ids(path)
     try:
@@ -65,12 +65,15 @@ def destroy_sockets(plane: Plane, path: Path, spare: Container[int]) -> tuple[Pr
     except KernelError as e:
         log.warning("no census of sockets, /proc is asked for every process: %s", e)
         census = None
-    report = sockets.destroy_sockets(cgroupfs.processes(path), cgroups, spare, census)
+    report = sockets.destroy_sockets(
+        cgroupfs.processes(path), cgroups, spare, census, lambda fd: plane.cut_handed(cgroup, fd)
+    )
     proof: Proof = {
         "destroyed": len(report.destroyed),
         "shut": report.shut,
         "remaining": len(report.remaining),
         "foreign": report.foreign,
+        "handed": report.handed,
         "namespaces": report.namespaces,
     }
     proof |= {f"held_{kind}": n for kind, n in sorted(report.held.items())}

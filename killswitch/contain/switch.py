@@ -27,6 +27,7 @@ from killswitch.contain.protected import Protected
 from killswitch.errors import Gone, KernelError, KillswitchError
 from killswitch.kernel import cgroupfs, pidfd, scheduling
 from killswitch.kernel.sockdiag import InetSocket
+from killswitch.kernel.sockets import Report
 
 __all__ = ["Stage", "Switch", "WorkloadRef"]
 
@@ -166,10 +167,14 @@ class Switch:
         return await steps.freeze(path, self._freeze_timeout_s, kill_unfrozen=self._kill_unfrozen)
 
     async def _destroy(self, workload: WorkloadRef, destroyed: list[InetSocket]) -> Proof:
-        def work() -> Proof:
-            proof, report = steps.destroy_sockets(self._plane, workload.directory(), self._protected.sockets())
-            destroyed.extend(report.destroyed)
-            return proof
+        proof, report = await self._destroy_now(workload)
+        destroyed.extend(report.destroyed)
+        return proof
+
+    async def _destroy_now(self, workload: WorkloadRef) -> tuple[Proof, Report]:
+        def work() -> tuple[Proof, Report]:
+            spare = self._protected.sockets()
+            return steps.destroy_sockets(self._plane, workload.id, workload.directory(), spare)
 
         return await asyncio.get_running_loop().run_in_executor(self._fast, work)
 
@@ -299,13 +304,40 @@ class Switch:
             except KernelError as e:
                 log.error("cgroup id %d cannot be observed: %s", cgroup, e)
                 continue
-            if missing != FREE:
+            if missing == FREE:
+                receipts += await self._sweep(cgroup, wanted)
+            else:
                 path = cgroupfs.path_of(cgroup)
                 order = self._begin(WorkloadRef(cgroup, path, path.name), missing, _ignore)
                 order.task = asyncio.create_task(self._carry_out(order, capture=False, incident="", hot=()))
                 await asyncio.shield(order.task)
                 receipts += order.receipts
         return receipts
+
+    async def _sweep(self, cgroup: int, wanted: Containment) -> list[Receipt]:
+        """A workload that is severed and runs may have been handed a socket since: look again. Nothing new, no receipt."""
+        if not wanted.severed or wanted.frozen:
+            return []
+        path = cgroupfs.path_of(cgroup)
+        order = self._lanes.open(WorkloadRef(cgroup, path, path.name), FREE, _ignore)
+        order.task = asyncio.create_task(self._look_again(order), name=f"sweep {path.name}")
+        await asyncio.shield(order.task)
+        return order.receipts
+
+    async def _look_again(self, order: Order) -> None:
+        watch = Stopwatch(Step.DESTROY_SOCKETS, order.workload.id)
+        try:
+            async with order.lane.lock:
+                proof, report = await self._destroy_now(order.workload)
+            if report.newly:
+                order.add(watch.receipt(Outcome.DONE, {**proof, "handed_since": report.newly}))
+        except Gone:
+            pass
+        except Exception as e:
+            order.add(_failed(watch, e))
+        finally:
+            order.settle()
+            self._lanes.close(order)
 
     def _missing(self, cgroup: int, wanted: Containment) -> Containment:
         path = cgroupfs.path_of(cgroup)

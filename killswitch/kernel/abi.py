@@ -294,7 +294,8 @@ CPU_VALUE = Layout(
 )
 HOT_KEY = Layout((("start_ticks", "Q"), ("address", "Q"), ("pid", "I"), ("padding", "4x")))
 HOT_VALUE = Layout((("samples", "Q"), ("code_len", "B"), ("padding", "7x"), ("code", f"{CODE_BYTES}s")))
-HELD_SOCKET = Layout((("cgroup_id", "Q"), ("inode", "Q"), ("pid", "I"), ("descriptor", "I")))
+HANDED = Layout((("cgroup_id", "Q"), ("slot", "I"), ("padding", "4x")))
+HELD_SOCKET = Layout((("cgroup_id", "Q"), ("made_in", "Q"), ("inode", "Q"), ("pid", "I"), ("descriptor", "I")))
 THREAD_NAMESPACE = Layout((("cgroup_id", "Q"), ("tid", "I"), ("net", "I")))
 
 STRUCTS: dict[str, Layout] = {
@@ -330,6 +331,7 @@ STRUCTS: dict[str, Layout] = {
     "cpu_value": CPU_VALUE,
     "hot_key": HOT_KEY,
     "hot_value": HOT_VALUE,
+    "handed": HANDED,
     "held_socket": HELD_SOCKET,
     "thread_namespace": THREAD_NAMESPACE,
 }

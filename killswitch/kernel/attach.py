@@ -29,6 +29,9 @@ CGROUP: dict[str, int] = {
     "on_egress": 1,
 }
 
+# At the root of the tree, while a workload that is cut off holds sockets which it did not make: see ``handed``.
+HANDED: dict[str, int] = {"on_handed_ingress": 0, "on_handed_egress": 1}
+
 
 def attach_tracing(generation: pins.Generation) -> None:
     """Attach what is not attached yet, each pinned."""

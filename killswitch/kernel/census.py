@@ -21,6 +21,7 @@ class Census:
     """Of some cgroups' threads. One that had no namespace any more was ending, and is in neither."""
 
     held: dict[int, tuple[int, int]]  # inode of a socket -> one (pid, descriptor) that leads to it
+    made_in: dict[int, int]  # inode of a socket -> the cgroup that made it, as far as the kernel tells
     lives: dict[int, int]  # tid -> inode of its network namespace
 
 
@@ -32,10 +33,13 @@ def take(programs: Path, cgroups: frozenset[int]) -> Census:
         if cgroup in cgroups
     }  # fmt: skip
     held: dict[int, tuple[int, int]] = {}
-    for cgroup, inode, pid, descriptor in abi.HELD_SOCKET.codec.iter_unpack(_records(programs / SOCKETS)):
+    made_in: dict[int, int] = {}
+    for cgroup, maker, inode, pid, descriptor in abi.HELD_SOCKET.codec.iter_unpack(_records(programs / SOCKETS)):
         if cgroup in cgroups:
             held.setdefault(inode, (pid, descriptor))
-    return Census(held, lives)
+            if maker:
+                made_in[inode] = maker
+    return Census(held, made_in, lives)
 
 
 def _records(pin: Path) -> bytes:

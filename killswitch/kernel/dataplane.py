@@ -21,6 +21,7 @@ from killswitch.events import CgroupRemoved, Cpu, Event, Flow, Lost
 from killswitch.kernel import abi, attach, census, loader, pins, syscalls, upgrade
 from killswitch.kernel.census import Census
 from killswitch.kernel.cpu import Sampler, Windows
+from killswitch.kernel.handed import Handed
 from killswitch.kernel.losses import Losses
 from killswitch.kernel.mounts import ensure_bpffs
 from killswitch.kernel.ring import Ring
@@ -72,6 +73,7 @@ class DataPlane:
             self._poll.register(fd, select.EPOLLIN)
         self._sampler = self._start_sampler()
         self._pending: list[Lost] = []
+        self._handed = Handed(loaded, mount)
 
     @classmethod
     def open(cls, pin_dir: Path, *, cgroup_mount: Path, obj: Path | None = None) -> DataPlane:
@@ -119,6 +121,7 @@ class DataPlane:
         """Stop watching: its containment in the kernel ends with that. Unknown cgroups are no error."""
         pins.detach_all(self._loaded.generation.cgroup(cgroup_id))
         self._slots.free(cgroup_id)
+        self._let_go_of_handed()
         self._sample_if_watched()
 
     def set_policies(self, cgroup_id: int, policies: int) -> None:
@@ -134,6 +137,8 @@ class DataPlane:
         """What is desired for a workload. ``severed`` is in force when this returns: no packet, no new socket. Raises
         Gone when it is not watched."""
         self._slots.set_containment(cgroup_id, containment)
+        if not containment.severed:
+            self._let_go_of_handed()
 
     def containment(self, cgroup_id: int) -> Containment:
         """As it is in the kernel. Raises Gone when it is not watched."""
@@ -201,6 +206,16 @@ class DataPlane:
         """Who of these cgroups (watched, or below a watched one) holds which socket. Blocks for milliseconds; from any
         thread. Raises KernelError."""
         return census.take(self._loaded.generation.programs, cgroups)
+
+    def cut_handed(self, cgroup_id: int, fd: int) -> bool:
+        """Cut off, with the workload, a socket that one of its processes holds and another cgroup made: packets of what this
+        descriptor of ours leads to are dropped while the workload is severed. False when that was done before. From any
+        thread. Raises Gone when it is not watched, KernelError when the kernel refuses."""
+        return self._handed.cut(cgroup_id, self._slots.slot(cgroup_id), fd)
+
+    def _let_go_of_handed(self) -> None:
+        if not any(self._slots.containment(c).severed for c in self._slots):
+            self._handed.let_go()
 
     # --- policy -----------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ TRAFFIC = ("traffic", "traffic_activity")  # a generation from before there were
 RESTRAINTS = ("restraints", "kill_budget")  # likewise
 PROTECTED = "protected_processes"  # likewise
 DAEMON = "daemon_pid"  # likewise
+HANDED = "handed_sockets"  # likewise
 PERCPU = ("flows", "losses")
 RINGS = ("exec_ring", "flow_ring")
 PLAIN = ("workload_by_cgroup", "cgroup_slot", "processes", "process_bits", "cpu_samples", "cpu_hot", *TABLE_MAPS)
@@ -54,6 +55,8 @@ class Loaded:
                 self.maps[PROTECTED] = Map(PROTECTED, self._fd(PROTECTED))
             if (generation.maps / DAEMON).exists():
                 self.maps[DAEMON] = Map(DAEMON, self._fd(DAEMON))
+            if (generation.maps / HANDED).exists():
+                self.maps[HANDED] = Map(HANDED, self._fd(HANDED))
             for name in RINGS:
                 self.rings[name] = self._fd(name)
         except BaseException:
@@ -100,6 +103,8 @@ def load(obj: Path, generation: pins.Generation) -> Loaded:
             *RESTRAINTS,
             PROTECTED,
             DAEMON,
+            HANDED,
+            *attach.HANDED,
             *attach.TRACING,
             *attach.CGROUP,
         }

@@ -4,6 +4,7 @@
                    programs/<program>
                    links/<tracing program>
                    cgroups/<cgroup id>/<cgroup program>
+                   handed/<cgroup program>
 
 A generation is built in ``<hash>-new`` and renamed when it is complete: a half-made one is known by its name.
 """
@@ -44,6 +45,11 @@ class Generation:
     def cgroups(self) -> Path:
         return self.path / "cgroups"
 
+    @property
+    def handed(self) -> Path:
+        """Links on the root of the cgroup tree, for sockets that workloads were handed."""
+        return self.path / "handed"
+
     def cgroup(self, cgroup_id: int) -> Path:
         return self.cgroups / str(cgroup_id)
 
@@ -71,6 +77,7 @@ class Generation:
         self.remove_links()
         for cgroup in entries(self.cgroups):
             detach_all(cgroup)
+        detach_all(self.handed)
         _remove_tree(self.path)
 
 

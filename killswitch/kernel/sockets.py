@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from killswitch.errors import Gone, KernelError
@@ -32,6 +32,8 @@ class Report:
     remaining: tuple[InetSocket, ...]  # listed after all was done, and not shut
     errors: tuple[str, ...]
     foreign: int  # of all those, made by another cgroup and held by the workload
+    handed: int = 0  # held inet sockets that another cgroup made, or may have made: cut off by a mark of their own
+    newly: int = 0  # of these, not marked before
     held: Mapping[str, int] = field(default_factory=dict)  # other kinds that its processes hold: unix, packet, raw, …
     namespaces: int = 0
     not_listed: tuple[str, ...] = ()  # protocols that this kernel cannot list
@@ -85,15 +87,17 @@ def destroy_sockets(
     cgroups: frozenset[int],
     spare: Container[int] = frozenset(),
     census: Census | None = None,
+    cut: Callable[[int], object] | None = None,
 ) -> Report:
     """Destroy the sockets that the cgroups made or the processes hold; blocks for some milliseconds: call it in a thread.
 
     ``spare`` are inodes of sockets that must live. ``census`` spares the walk through /proc for the processes that are in
-    it. Raises KernelError when the kernel has no sock_diag at all.
+    it. ``cut`` is called with a descriptor for each inet socket that the workload holds and did not make: what carries nothing
+    any more is up to it, for destroyed it can be connected anew. Raises KernelError when the kernel has no sock_diag at all.
     """
-    known = census or Census({}, {})
+    known = census or Census({}, {}, {})
     others = [pid for pid in pids if pid not in known.lives]
-    job = _Job(Owners(cgroups, held_sockets(others) | known.held, spare))
+    job = _Job(Owners(cgroups, held_sockets(others) | known.held, spare), known.made_in, cut)
     job.visit(netns.own(), None)
     for inode, pid in (netns.namespaces_of(others) | {net: tid for tid, net in known.lives.items()}).items():
         if inode not in job.visited:
@@ -106,8 +110,9 @@ def destroy_sockets(
 class _Job:
     """The work in progress: namespaces one by one, then what is left through its descriptors."""
 
-    def __init__(self, owners: Owners) -> None:
-        self._owners = owners
+    def __init__(self, owners: Owners, made_in: Mapping[int, int], cut: Callable[[int], object] | None) -> None:
+        self._owners, self._made_in, self._cut = owners, made_in, cut
+        self._handed = self._newly = 0
         self.visited: set[int] = set()
         self._destroyed: list[InetSocket] = []
         self._remaining: list[InetSocket] = []
@@ -132,7 +137,9 @@ class _Job:
 
         A datagram socket that was destroyed fails once and sends again, as one that was never bound.
         """
-        gone = {s.inode for s in self._destroyed if s.protocol == socket.IPPROTO_TCP}
+        made_in = {s.inode: s.cgroup for s in (*self._remaining, *self._destroyed)} | dict(self._made_in)
+        own = {inode for inode, cgroup in made_in.items() if cgroup in self._owners.cgroups}
+        gone = {s.inode for s in self._destroyed if s.protocol == socket.IPPROTO_TCP} & own
         for inode, (pid, number) in self._owners.held.items():
             if inode in gone or inode in self._owners.spare:
                 continue
@@ -145,12 +152,18 @@ class _Job:
                 continue
             with contextlib.closing(ours):
                 if os.fstat(ours.fileno()).st_ino == inode:  # else it was closed and reused: its owner is not frozen
-                    self._look_at(ours, inode)
+                    self._look_at(ours, inode, handed=inode not in own)
 
-    def _look_at(self, ours: socket.socket, inode: int) -> None:
+    def _look_at(self, ours: socket.socket, inode: int, *, handed: bool) -> None:
         if ours.family not in _INET:
             self._count(_FAMILIES.get(int(ours.family), str(int(ours.family))))
             return
+        if handed and self._cut:
+            try:
+                self._newly += bool(self._cut(ours.fileno()))
+                self._handed += 1
+            except KernelError as e:
+                self._unreachable.append(f"a socket that it holds and did not make is not cut off: {e}")
         with contextlib.suppress(KernelError), _closing(netns.open_of_socket(ours.fileno())) as fd:
             # made in a namespace where no process of the workload is any more: its fellows may be there too
             if (namespace := os.fstat(fd).st_ino) not in self.visited:
@@ -178,6 +191,8 @@ class _Job:
             remaining=left,
             errors=(*(self._errors if left else ()), *self._unreachable),
             foreign=len(foreign),
+            handed=self._handed,
+            newly=self._newly,
             held=self._kinds,
             namespaces=len(self.visited),
             not_listed=tuple(sorted(self._not_listed)),

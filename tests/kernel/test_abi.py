@@ -100,7 +100,7 @@ def test_maps_and_programs_are_the_ones_that_python_names(bpf_object: Path) -> N
     with libbpf.loaded(bpf_object) as loaded:
         maps, programs = {name for name, _ in loaded.maps()}, {name for name, _ in loaded.programs()}
     ours = {*loader.MAPPED, *loader.PERCPU, *loader.RINGS, *loader.PLAIN, *loader.TRAFFIC}
-    ours |= {*loader.RESTRAINTS, loader.PROTECTED, loader.DAEMON}
+    ours |= {*loader.RESTRAINTS, loader.PROTECTED, loader.DAEMON, loader.HANDED}
     assert maps == ours | {
         "sendmsg_seen",
         "floods",
@@ -110,4 +110,11 @@ def test_maps_and_programs_are_the_ones_that_python_names(bpf_object: Path) -> N
         "cgroup_scratch",
         "traffic_blank",
     }
-    assert programs == {*attach.TRACING, *attach.CGROUP, attach.SAMPLER, census.SOCKETS, census.NAMESPACES}
+    assert programs == {
+        *attach.TRACING,
+        *attach.CGROUP,
+        *attach.HANDED,
+        attach.SAMPLER,
+        census.SOCKETS,
+        census.NAMESPACES,
+    }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from killswitch.kernel import cgroupfs
 from tests.e2e.conftest import Daemon
 from tests.e2e.escapes.loose import Loose, contained
@@ -36,9 +34,6 @@ insist(again, every=0.05)
 """
 
 
-@pytest.mark.xfail(
-    strict=True, reason="not covered yet: an inherited TCP socket that is disconnected by hand can connect again"
-)
 def test_reconnect(
     loose: Callable[..., Loose], user: str, far: FarSide, counter: Counter, ears: object, shared_daemon: Daemon
 ) -> None:
