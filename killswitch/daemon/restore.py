@@ -60,19 +60,33 @@ async def restore(core: Core, recorded: Iterable[KnownWorkload]) -> None:
 
 
 async def _contain(core: Core, w: Workload) -> None:
-    """Carry on with what the last daemon was about. One that cannot be contained must not keep the others from being it."""
+    """Cut off at once what was cut off; what ends is left to ``carry_on``. One that cannot be contained must not keep the others
+    from being it."""
     log.warning("contained %s", fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, incident=w.incident))
     incident = core.incidents.get(w.incident)
-    # A kill that was cut short has no evidence yet, and what is terminated will never have any.
-    killed = w.desired.terminated or (w.desired.severed and w.desired.frozen)
-    capture = killed and incident is not None and not incident.evidence
     try:
         w.awaited = not cgroupfs.populated(core.path_of(w.cgroup))
-        await core.contain(
-            w, w.desired, capture=capture and not w.awaited, reason="it was contained when the daemon started"
+        await core.switch.contain(
+            core.ref(w),
+            replace(w.due, terminated=False),
+            capture=False,
+            incident=w.incident,
+            on_receipt=lambda r: core.receipt(r, w, incident),
         )
     except (Protected, KernelError) as e:
         log.error("not contained again %s", fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, error=e))
+
+
+def carry_on(core: Core) -> None:
+    """Finish the kills that were cut short: evidence that is not captured yet, and then the end, where that was ordered. What is
+    terminated without would never have any. Every contained workload has its incident by now."""
+    for w in core.workloads:
+        incident = core.incidents.get(w.incident)
+        killed = w.desired.terminated or (w.desired.severed and w.desired.frozen)
+        capture = killed and incident is not None and not incident.evidence and not w.awaited
+        if capture or w.desired.terminated:
+            work = core.contain(w, w.desired, capture=capture, reason="a kill that was cut short is carried on")
+            core.spawn(work, f"carry on with the kill of {w.name}")
 
 
 def _adopt(core: Core, number: int, cgroup: str, row: KnownWorkload | None, pinned: Containment) -> None:
