@@ -366,8 +366,6 @@ class Engine:
         workload = self.workloads.remove(event.workload)
         if workload is None:
             return []
-        for process in workload.processes:
-            self._loads.forget(process.pid, process.start_ticks)
         self._loads.forget_workload(event.workload)
         return self._flush(workload, event.time_ns, all_of_them=True)
 
@@ -376,7 +374,8 @@ class Engine:
         if workload is None:
             return []
         out = self._flush(workload, event.time_ns, all_of_them=True)
-        workload.afresh()
+        self._loads.forget_workload(event.workload)  # what was measured before must not find it again by itself
+        workload.afresh(event.time_ns)
         return out
 
     def _tick(self, event: Tick) -> list[Command]:

@@ -97,6 +97,8 @@ def show_incident(i: IncidentInfo, now: float) -> None:
         lasted = human.duration(i.closed_unix - i.opened_unix)
         pairs.append(("closed", f"{wall_clock(i.closed_unix, date=True)} (after {lasted})"))
     pairs += [("reason", said(i.reason or "-"))]
+    if i.after:
+        pairs.append(("again", f"after the release of {i.after}"))
     if i.findings:
         pairs.append(("rests on", said(rests_on(i.findings))))
     pairs.append(("evidence", said(i.evidence or "none yet")))

@@ -43,6 +43,7 @@ class IncidentInfo:
     findings: tuple[Finding, ...]
     receipts: tuple[Receipt, ...]
     evidence: str  # "" = none (yet)
+    after: str = ""  # the one of the same workload that was released before it, "" = none
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ TICK = 1.0
 TELL = 5.0  # seconds between two status lines for the service manager
 PROVE = 40.0  # seconds; without a watchdog parts are still asked for progress, four times in this span
 REST_URGENT, REST = 0.002, 0.001  # seconds between two bites of events while a workload is contained, or captured
+REMEMBERED = 64  # incidents that were closed before the start
 SETTLE = 10.0  # seconds that a stop waits for what is being carried out
 
 
@@ -129,7 +130,7 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
     core = Core(config, mount, plane, records, switch, guard)
     stack.push_async_callback(finish, core, switch)
     stack.callback(core.streams.close)
-    for incident in records.open_incidents():
+    for incident in (*await asyncio.to_thread(records.closed_incidents, REMEMBERED), *records.open_incidents()):
         core.incidents.add(incident)
     selftest.sweep(core)
     core.spawn(asyncio.to_thread(folder.sweep, config.evidence_dir, started_unix), "sweep up unfinished evidence")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from killswitch.commands import FREE, Containment, KillProcess, Outcome, Receipt, Step
+from killswitch.commands import FREE, Containment, Finding, KillProcess, Outcome, Receipt, Step
 from killswitch.config import Config
 from killswitch.contain.model import WorkloadRef
 from killswitch.contain.protected import Protected as ProtectedProcesses
@@ -245,7 +245,8 @@ class Core:
         if known and not known.closed_unix:
             w.incident = number
             return known
-        new = Incident(number, w.id, w.name, w.cgroup, reason)
+        before = [i for i in self.incidents.of_cgroup(w.cgroup) if i.closed_unix]
+        new = Incident(number, w.id, w.name, w.cgroup, reason, after=before[-1].id if before else "")
         w.incident = number
         if number:
             self.incidents.add(new)
@@ -290,6 +291,11 @@ class Core:
         if incident.id:
             self.records.incident(incident)
         return receipts
+
+    def found_before(self, w: Workload) -> tuple[Finding, ...]:
+        """What was found of it in its open incident, and in those that an operator has let go of since: no rule finds the same
+        process a second time by the same, or a release would not outlive a reload."""
+        return tuple(f for i in self.incidents.of_cgroup(w.cgroup) for f in i.findings)
 
     def take_up_incidents(self) -> None:
         """Go on with the incidents that were open when the last daemon ended, and tell the engine, which is new, of what is

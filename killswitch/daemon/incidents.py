@@ -28,6 +28,7 @@ class Incident:
     findings: list[Finding] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     evidence: str = ""
+    after: str = ""  # the incident of the same workload that an operator had released before this one
 
     def add(self, finding: Finding) -> None:
         if self.level is None or _ORDER.index(finding.level) > _ORDER.index(self.level):
@@ -53,6 +54,7 @@ class Incident:
             findings=tuple(self.findings),
             receipts=tuple(self.receipts),
             evidence=self.evidence,
+            after=self.after,
         )
 
 
@@ -72,6 +74,10 @@ class Incidents:
 
     def open(self) -> list[Incident]:
         return [i for i in self._all.values() if not i.closed_unix]
+
+    def of_cgroup(self, cgroup: str) -> list[Incident]:
+        """Of the workload at this path, oldest first."""
+        return [i for i in self._all.values() if i.cgroup == cgroup]
 
     def newest(self) -> list[Incident]:
         return list(reversed(self._all.values()))

@@ -149,10 +149,10 @@ class Reactor:
             return
         for number, event in enumerate(programs, 1):
             tell_program(core, event)
-            incident = core.incidents.get(w.incident)
-            for command in engine.survey(event, incident.findings if incident else ()):
+            found = core.found_before(w)
+            for command in engine.survey(event, found):
                 self.carry_out(command)
-            self._inspect(event, tuple(incident.findings) if incident else ())
+            self._inspect(event, found)
             if number % SURVEYED_AT_ONCE == 0:
                 await asyncio.sleep(0)
 

@@ -89,6 +89,7 @@ class Records:
                 containment=i.containment,
                 evidence=i.evidence,
                 boot_id=boot_id(),
+                after=i.after,
             )
         )
 
@@ -180,6 +181,15 @@ class Records:
             log.error("open incidents not read: %s", e)
             return []
 
+    def closed_incidents(self, limit: int) -> list[Incident]:
+        """The latest of this boot, oldest first: what an operator has let go of is not to be found again in what ran then."""
+        try:
+            kept = [i for i in self._ledger.incidents(limit=limit) if i.record.closed_unix]
+        except LedgerError as e:
+            log.error("closed incidents not read: %s", e)
+            return []
+        return [_live(i) for i in reversed(kept) if i.record.boot_id == boot_id()]
+
     async def incidents(self, live: Incidents, *, open_only: bool, limit: int) -> list[IncidentInfo]:
         """Newest first: what is in memory is the present, the ledger has the rest. Raises LedgerError."""
         found = {i.id: i.info() for i in live.newest() if not (open_only and i.closed_unix)}
@@ -243,4 +253,5 @@ def _live(kept: KeptIncident) -> Incident:
         findings=list(kept.findings),
         receipts=list(kept.receipts),
         evidence=r.evidence,
+        after=r.after,
     )

@@ -57,6 +57,7 @@ class Request:
 class Load:
     """One process."""
 
+    workload: int = 0
     seen_ns: int = 0
     samples: Samples = field(default_factory=Samples)  # since it was last looked at
     kernel_share: float = 0.0
@@ -99,7 +100,7 @@ class LoadTable:
         if load is None:
             if len(self._loads) >= MAX_LOADS:
                 del self._loads[next(iter(self._loads))]  # who has not run for longest
-            load = Load()
+            load = Load(event.workload)
         self._loads[key] = load
         samples = event.cores * HERTZ * event.window_ns / 1e9
         load.seen_ns, load.kernel_share = event.time_ns, event.kernel_share
@@ -223,6 +224,8 @@ class LoadTable:
         self._loads.pop((pid, start_ticks), None)
 
     def forget_workload(self, workload: int) -> None:
+        for key in [key for key, load in self._loads.items() if load.workload == workload]:
+            del self._loads[key]
         self._pools.pop(workload, None)
 
     def prune(self, now: int) -> None:

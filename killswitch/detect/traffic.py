@@ -79,16 +79,18 @@ class Connection:
 class Traffic:
     """Of one workload. The connection that was longest silent makes room."""
 
-    __slots__ = ("_moved", "connections")
+    __slots__ = ("_moved", "_since_ns", "connections")
 
-    def __init__(self) -> None:
+    def __init__(self, since_ns: int = 0) -> None:
+        """``since_ns``: of what went over connections before, nothing is known."""
+        self._since_ns = since_ns
         self._moved: set[int] = set()
         self.connections: dict[int, Connection] = {}  # by cookie, the one that was last told of last
 
     def feed(self, flow: Flow) -> None:
         known = self.connections.pop(flow.cookie, None)
         if known is None:
-            known = Connection(flow, flow.began_ns)
+            known = Connection(flow, max(flow.began_ns, self._since_ns))
             if len(self.connections) >= MAX_FLOWS:
                 del self.connections[next(iter(self.connections))]
         known.feed(flow)

@@ -79,12 +79,13 @@ class Workload:
             if all(state.last_ns < before_ns for state in states.values()):
                 del self._sustained[process]
 
-    def afresh(self) -> None:
-        """An operator has released it: the incident is over, and whatever is still going on is found again."""
+    def afresh(self, now: int) -> None:
+        """An operator has released it: the incident is over. Whatever goes on is found again, by what it does from now on."""
         self.incident = ""
         self.containment = FREE
         self.captured = False
         self.folder = Folder()
         self.reach = Reach()
+        self.traffic = Traffic(now)
         self.shown = Shown()
         self._sustained.clear()

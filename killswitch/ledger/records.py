@@ -49,6 +49,7 @@ class IncidentRecord:
     containment: Containment = FREE
     evidence: str = ""
     boot_id: str = ""
+    after: str = ""  # the incident of the same workload that was released before it
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,32 @@ def test_a_released_workload_that_does_it_again_is_contained_again(few: Daemon, 
         assert daemon.spawn("w0", str(everyday)).wait(20) == -signal.SIGKILL
         daemon.wait_for("severed", lambda: desired(daemon)[0] == SEVERED)
         incident = incident_of(daemon, "w0")
-        assert incident.id != before
+        assert (incident.after, incident.id != before) == (before, True)
         before = incident.id
         assert daemon.client.release("w0", "try again").complete
     assert budget(daemon)[0]
+    assert f"after the release of {incident.after}" in daemon.cli("incidents", incident.id).stdout
+
+
+def test_what_runs_in_a_released_workload_is_not_found_again_by_a_reload_or_a_restart(
+    make_daemon: MAKE, tmp_path: Path
+) -> None:
+    daemon = make_daemon()
+    daemon.write_policies({"wrong.yaml": POLICY.replace("[kill_process, sever]", "[sever]")})
+    daemon.start()
+    tool = shutil.copy("/bin/sleep", tmp_path / "everyday")
+    for name in ("w0", "w1"):
+        daemon.watched(name)
+        daemon.spawn(name, str(tool), "600")
+        daemon.wait_for("severed", lambda name=name: daemon.workload(name).desired == SEVERED)  # type: ignore[misc,union-attr]
+    released = incident_of(daemon, "w0").id
+    assert daemon.client.release("w0", "we need that tool").complete
+    daemon.client.reload_policies("new rules")
+    assert [w.incident for w in daemon.client.workloads() if w.name == "w0"] == [""]
+    daemon.restart()
+    assert desired(daemon) == [FREE, SEVERED]
+    assert daemon.client.incident(released).closed_unix
+    # Another process is another matter.
+    daemon.spawn("w0", str(tool), "600")
+    daemon.wait_for("severed", lambda: desired(daemon) == [SEVERED, SEVERED])
+    assert incident_of(daemon, "w0").after == released

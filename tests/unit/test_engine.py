@@ -15,6 +15,7 @@ from killswitch.commands import (
 )
 from killswitch.events import (
     Done,
+    Event,
     Released,
     Unattended,
 )
@@ -24,6 +25,7 @@ from tests.unit.detect.scenes import (
     WORKLOAD,
     S,
     Scene,
+    code,
     connect,
     cpu,
     ex,
@@ -222,3 +224,28 @@ def test_what_was_only_said_again_is_counted_and_no_finding() -> None:
     scene = Scene()
     assert scene.play(lost(5_000, reason="sendmsg_suppressed")) == []
     assert scene.play(lost(1, reason="flow_ring_full")) != []
+
+
+def hashing(at_s: int) -> list[Event]:
+    return [cpu(at_s), code(at_s), tick(at_s)]
+
+
+def test_what_was_measured_before_a_release_does_not_find_it_again() -> None:
+    """A minute of hashing, then nothing: released, it is not cut off for what it did before."""
+    rule = """\
+  - id: account
+    title: A minute of hashing
+    level: high
+    on: cpu
+    match: {much: {cpu.hashing_seconds|gte: 20}}
+    condition: much
+    response: [sever]
+"""
+    scene = Scene(rule)
+    out = [c for second in range(1, 90) for c in scene.play(*hashing(second))]
+    assert "Contain" in kinds(out)
+    scene.play(Released(90 * S, WORKLOAD))
+    quiet = [c for n in range(91, 105) for c in scene.play(cpu(n, cores=0.02), tick(n))]
+    assert "Contain" not in kinds(quiet), "an old account is no new finding"
+    again = [c for second in range(105, 240) for c in scene.play(*hashing(second))]
+    assert "Contain" in kinds(again), "and it goes on: found anew"
