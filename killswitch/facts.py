@@ -35,7 +35,7 @@ Pipe = tuple[int, int]  # (device, inode)
 
 @dataclass(frozen=True, slots=True)
 class PipeEnds:
-    """The pipes that a process has as standard files, and the FIFOs (they have a name) that it has open at all."""
+    """The pipes that a process has as standard files, and the FIFOs (they have a name) that it has open one way."""
 
     pid: int
     start_ticks: int

@@ -3,7 +3,8 @@
 A process whose standard output leads, by pipes and maybe through others, to the standard input of a second one, and whose
 standard input comes from there again, is that one's terminal. Of pipes without a name only standard files count: a program
 that starts another one and talks to it holds their other ends somewhere else (``subprocess``, ``popen``), and that is how
-honest work is built. FIFOs count wherever they are open: ``cat fifo | sh`` reads one.
+honest work is built. FIFOs count wherever they are open one way: ``cat fifo | sh`` reads one. Open both ways they are
+locks and counters that every child inherits.
 """
 
 from __future__ import annotations
@@ -53,18 +54,13 @@ def fed(feeder: tuple[int, int], takers: Collection[int], processes: Iterable[Pi
     for p in every.values():
         for pipe in p.reads:
             readers.setdefault(pipe, []).append(p)
-        for pipe in _sends(p):
+        for pipe in p.writes:
             writers.setdefault(pipe, []).append(p)
     ends = [pipe for p in every.values() if p is source or p.pid in takers for pipe in p.reads]
-    down = _reached(_sends(source), readers, _sends)
+    down = _reached(source.writes, readers, lambda p: p.writes)
     up = _reached(ends, writers, lambda p: p.reads)
     for pid in sorted(down & up - {source.pid}):
         yield every[pid]
-
-
-def _sends(p: PipeEnds) -> tuple[Pipe, ...]:
-    """Where what it writes comes to others."""
-    return tuple(pipe for pipe in p.writes if pipe not in p.reads)
 
 
 def _reached(

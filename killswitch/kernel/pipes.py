@@ -29,23 +29,26 @@ def read_pipes(cgroup: Path, workload: int, pid: int, start_ticks: int, cookie: 
 
 def _ends(pid: int) -> PipeEnds | None:
     """None when it is gone, or has none."""
-    reads: dict[Pipe, None] = {}
-    writes: dict[Pipe, None] = {}
-    for pipe, reading, writing in _open_pipes(pid):
-        if reading:
-            reads[pipe] = None
-        if writing:
-            writes[pipe] = None
+    standard: tuple[set[Pipe], set[Pipe]] = (set(), set())  # read, written
+    others: tuple[set[Pipe], set[Pipe]] = (set(), set())
+    for number, pipe, mode in _open_pipes(pid):
+        found = others if number > 2 else standard
+        if mode & stat.S_IRUSR and number not in (1, 2):
+            found[0].add(pipe)
+        if mode & stat.S_IWUSR and number != 0:
+            found[1].add(pipe)
+    both = others[0] & others[1]
+    reads, writes = (standard[way] | others[way] - both for way in (0, 1))
     if not reads and not writes:
         return None
     try:
-        return PipeEnds(pid, procfs.start_ticks(pid), tuple(reads), tuple(writes))
+        return PipeEnds(pid, procfs.start_ticks(pid), tuple(sorted(reads)), tuple(sorted(writes)))
     except KernelError:
         return None
 
 
-def _open_pipes(pid: int) -> Iterator[tuple[Pipe, bool, bool]]:
-    """(which, whether it may be read there, whether it may be written)"""
+def _open_pipes(pid: int) -> Iterator[tuple[int, Pipe, int]]:
+    """(descriptor, which, mode of its link, which says how it was opened: proc_pid_fd(5))"""
     folder = f"/proc/{pid}/fd/"
     try:
         numbers = os.listdir(folder)[:MAX_FILES]  # noqa: PTH208 - names are all that is needed
@@ -56,15 +59,7 @@ def _open_pipes(pid: int) -> Iterator[tuple[Pipe, bool, bool]]:
             if int(number) > 2 and not os.readlink(folder + number).startswith("/"):  # noqa: PTH115
                 continue  # a pipe, a socket, …: nothing with a name
             found = syscalls.stat_unasked(folder + number)
-            if not stat.S_ISFIFO(found.st_mode):
-                continue
-            mode = os.lstat(folder + number).st_mode  # of the link: how the file was opened (proc_pid_fd(5))
+            if stat.S_ISFIFO(found.st_mode):
+                yield int(number), (found.st_dev, found.st_ino), os.lstat(folder + number).st_mode
         except OSError:
             continue  # closed by now
-        pipe = (found.st_dev, found.st_ino)
-        if int(number) == 0:
-            yield pipe, bool(mode & stat.S_IRUSR), False
-        elif int(number) <= 2:
-            yield pipe, False, bool(mode & stat.S_IWUSR)
-        else:
-            yield pipe, bool(mode & stat.S_IRUSR), bool(mode & stat.S_IWUSR)

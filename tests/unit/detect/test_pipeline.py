@@ -44,6 +44,7 @@ def made(described: str) -> list[PipeEnds]:
         ("10:a>b 20:>a 40:b>", []),  # make | nc | tee: no loop
         ("10:a>a", []),  # it talks to itself
         ("10:a>b 20:b>b 40:b>c 50:c>c", []),
+        ("10:a>b 20:ba>a", [SH]),  # it has the same FIFO for reading, too
         ("20:b>a", []),  # the one that is asked about is gone
         ("10:a>b 20:b>c 30:b>c 40:a>d 50:d>e", []),
     ],
