@@ -97,4 +97,34 @@ __attribute__((noinline)) int decide(u32 half, u32 n_clauses, u64 policies)
 	return 0;
 }
 
+/* Whether one of the workload's rules that only the daemon can judge to its end is still open. */
+__attribute__((noinline)) int decide_open(u32 first, u32 n, u64 policies)
+{
+	struct scratch *s = scratch();
+
+	if (!s)
+		return 0;
+	s->open = 0;
+	for (u32 i = 0; i < MAX_CLAUSES; i++) {
+		u32 key = first + i;
+		struct clause *c;
+		u64 differs = 0;
+
+		if (i >= n)
+			break;
+		c = bpf_map_lookup_elem(&clauses, &key);
+		if (!c)
+			break;
+		if (!(policies >> (c->policy & 63) & 1))
+			continue;
+		for (int w = 0; w < PREDICATE_WORDS; w++)
+			differs |= (s->bits.word[w] & c->mask.word[w]) ^ c->value.word[w];
+		if (differs)
+			continue;
+		s->open = 1;
+		break;
+	}
+	return 0;
+}
+
 #endif

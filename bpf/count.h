@@ -13,13 +13,17 @@ static __always_inline void count_loss(u32 slot, enum loss_reason reason)
 		lost->count[reason]++;
 }
 
-/* Each of these wakes user space at once when it has nothing else to read. */
-static __always_inline void send_exec(u32 slot, void *record, u64 size)
+/* Each of these wakes user space at once when it has nothing else to read. Whether there was room. */
+static __always_inline bool send_exec(u32 slot, void *record, u64 size)
 {
-	if (floods_exec_ring(slot, size))
+	if (floods_exec_ring(slot, size)) {
 		count_loss(slot, LOST_EXECS_FLOODED);
-	else if (bpf_ringbuf_output(&exec_ring, record, size, 0))
-		count_loss(slot, LOST_EXEC_RING_FULL);
+		return false;
+	}
+	if (!bpf_ringbuf_output(&exec_ring, record, size, 0))
+		return true;
+	count_loss(slot, LOST_EXEC_RING_FULL);
+	return false;
 }
 
 /* These wait for user space's timer, unless so many wait that it had better come now. It is woken while the ring fills

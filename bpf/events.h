@@ -81,7 +81,8 @@ enum loss_reason {
 	LOST_WIRE_UNJUDGED = 8,      /* first bytes of a flow that were not judged, or not to their end */
 	LOST_EXECS_FLOODED = 9, /* the workload made execs, or flows, faster than they are read: see flood.h */
 	LOST_FLOWS_FLOODED = 10,
-	LOSS_REASONS = 11,
+	LOST_HOLD = 11, /* an exec whose hold could not be noted: the whole workload is held until it is judged */
+	LOSS_REASONS = 12,
 };
 
 struct event_header {

@@ -63,12 +63,15 @@ __attribute__((noinline)) int judge(u64 policies)
 		return 0;
 	s->kill = 0;
 	s->sever = 0;
+	s->open = 1;
 	s->event.clause = NO_CLAUSE;
 	s->event.generation = meta->generation;
 	judge_facts(s, meta, half);
 	if (meta->generation) {
 		judge_texts(s, meta, half * MAX_STATES);
 		decide(half, meta->n_clauses, policies);
+		decide_open(half * MAX_CLAUSES + meta->n_clauses + meta->n_wire_clauses, meta->n_hold_clauses,
+			    policies);
 	}
 	for (int i = 0; i < PREDICATE_WORDS; i++)
 		s->event.predicates[i] = s->bits.word[i];

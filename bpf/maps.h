@@ -146,6 +146,30 @@ struct {
 	__type(value, struct process_bits);
 } process_bits SEC(".maps") __weak;
 
+/* Tgid -> what its packets wait for. Only while they do. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, HOLDS);
+	__type(key, u32);
+	__type(value, struct hold);
+} holds SEC(".maps") __weak;
+
+/* An exec (hold.h: unjudged_id) -> enum unjudged_state: what is not settled by how far the ring has been judged. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, UNJUDGED);
+	__type(key, u64);
+	__type(value, u32);
+} unjudged SEC(".maps") __weak;
+
+/* The same as in `holds`, of a socket that somebody held has used: its packets may be sent later, by nobody. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct hold);
+} socket_holds SEC(".maps") __weak;
+
 /* Who made a socket. An accepted connection begins with what its listening socket had. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);

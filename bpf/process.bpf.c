@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Processes: what they run (judged here, before the first instruction), how they begin and end. */
+#include "hold.h"
 #include "judge.h"
 #include "restraint.h"
 #include "stdio.h"
@@ -100,7 +101,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	size = sizeof(s->event) + s->at.end;
 	if (size > sizeof(s->event) + TEXT_USED)
 		size = sizeof(s->event) + TEXT_USED;
-	send_exec(slot, &s->event, size);
+	hold_exec(w, slot, task, &s->event.header, send_exec(slot, &s->event, size), s->open);
 	return 0;
 }
 
@@ -141,6 +142,8 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 		track(child, to, slot, workload);
 	if (slot)
 		inherit_bits(e.ppid, e.header.pid, e.header.start_ticks, slot);
+	if (slot)
+		inherit_hold(parent, &e.header, slot);
 	send_flow(slot ? slot : from_slot, &e, sizeof(e));
 	if (to != from) {
 		if (from_slot)
@@ -169,6 +172,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	/* Two last threads on two CPUs may both see live == 0: who takes the entry away reports. */
 	tgid = BPF_CORE_READ(task, tgid);
 	bpf_map_delete_elem(&process_bits, &tgid);
+	bpf_map_delete_elem(&holds, &tgid);
 	if (bpf_map_delete_elem(&processes, &tgid))
 		return 0;
 	fill_header(&e.header, EVENT_EXIT, w->cgroup_id, task, cgroup_id_of(cgrp));

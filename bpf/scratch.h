@@ -37,6 +37,8 @@ struct scratch {
 	struct predicate_set bits;
 	u32 kill;
 	u32 sever;
+	u32 open; /* a rule that only the daemon can judge to its end may still match */
+	u32 padding;
 	struct spans at;
 	struct walked walked;
 	struct exec_event event;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Sockets of watched workloads: where they connect and send to, what they bind and listen on. Denied when severed. */
+#include "hold.h"
 #include "traffic.h"
 #include "probing.h"
 #include <bpf/bpf_endian.h>
@@ -79,6 +80,8 @@ static __always_inline int judge_address(struct bpf_sock_addr *ctx, u8 family, e
 		return ALLOW; /* no packet leaves all the same: the packet programs drop until they know their workload */
 	if (operation == OPERATION_CONNECT)
 		note_connecting(ctx);
+	if (operation != OPERATION_BIND && ctx->sk && may_be_held(w))
+		hold_socket(w, slot, ctx->sk);
 	fill_socket(&e, w, operation == OPERATION_BIND ? EVENT_LISTEN : EVENT_CONNECT);
 	fill_address(&e, ctx, family);
 	e.operation = operation;
@@ -136,6 +139,8 @@ int on_sock_create(struct bpf_sock *ctx)
 
 	if (w && is_severed(w))
 		return DENY;
+	if (w && may_be_held(w))
+		hold_socket(w, slot, ctx);
 	if (wire_is_judged(policy_in_force(&half))) {
 		maker = bpf_sk_storage_get(&wire_makers, ctx, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 		if (maker)
@@ -157,6 +162,12 @@ int on_sockops(struct bpf_sock_ops *ctx)
 	from = ctx->args[0]; /* the answer lies where the arguments were */
 	to = ctx->args[1];
 	ctx->reply = -1;
+	if (ctx->op == BPF_SOCK_OPS_TIMEOUT_INIT) {
+		w = attached_workload(&slot);
+		if (w && may_be_held(w))
+			ctx->reply = syn_timeout(ctx);
+		return 1;
+	}
 	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
 		/* Others' programs may have asked for calls of their own: none is taken from them, here or later. */
 		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);

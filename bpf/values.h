@@ -16,6 +16,11 @@ struct workload {
 	u8 terminated;
 	u8 unattended; /* severed by the programs themselves, because no daemon was there for longer than grace_ms */
 	u32 grace_ms;  /* how long it may go on without a daemon; 0 = for ever */
+	u8 hold; /* enum hold_mode */
+	u8 padding[3];
+	u32 lapse_ms; /* how long it is held without a daemon; 0 = for ever */
+	u32 unheld;   /* execs whose hold could not be noted: all of the workload is held until user space has looked at it */
+	u32 unheld_judged; /* by user space: of those, how many */
 };
 
 /* What must not be done to a workload, by slot. */
@@ -43,6 +48,36 @@ struct control {
 	u32 watched;     /* number of workloads: 0 = programs that run for the whole host return at once */
 	u32 active;      /* which half of the policy tables is in force */
 	u64 heartbeat_ns; /* CLOCK_MONOTONIC, when the daemon last looked at what we tell it */
+	u64 judged;       /* position in the ring of execs up to which the daemon has judged */
+	u32 late;         /* entries of `unjudged` that user space knows of */
+	u32 lost;         /* execs that the ring had no room for, each an entry of `unjudged` */
+	u32 lost_judged;  /* by user space: of those, how many it has judged all the same */
+	u32 syn_retry;    /* after so many jiffies a SYN that was held is sent again; 0 = as the kernel does */
+};
+
+enum hold_mode {
+	HOLD_OFF = 0,
+	HOLD_MATCHED = 1, /* programs about which a rule is open after what the data plane has judged */
+	HOLD_ALL = 2,
+};
+
+enum unjudged_state {
+	UNJUDGED_LATE = 1,      /* its judgement takes longer than its turn in the ring */
+	UNJUDGED_CONDEMNED = 2, /* judged: nothing that it sent is ever to leave */
+	UNJUDGED_LOST = 3,      /* the daemon was never told of it */
+};
+
+#define HOLDS 16384
+#define UNJUDGED 16384
+#define HOLD_IDS 4 /* a power of two */
+
+/* What a process, or a socket, waits for: nothing that it sends leaves before. */
+struct hold {
+	u64 start_ticks; /* of the process */
+	u64 position;    /* that the daemon has judged up to this; 0 = not for that */
+	u64 unjudged[HOLD_IDS]; /* and that none of these is in the map of that name; 0 = none */
+	u8 crowded;      /* there were more: that there is none at all */
+	u8 padding[7];
 };
 
 struct cgroup_slot {
@@ -143,6 +178,7 @@ struct flow {
 	u64 rx_packets;
 	u64 rx_bytes;
 	u64 rx_dropped;
+	u64 tx_held; /* not among tx_dropped: they may leave when they are sent again */
 };
 
 /* Whose a socket is that another cgroup made. */
@@ -240,7 +276,7 @@ struct policy_meta {
 	u32 start_address4;
 	u32 start_address6;
 	u32 start_port;
-	u32 padding;
+	u32 n_hold_clauses; /* they lie behind those of the wire */
 	struct predicate_set wire_bits; /* those that the flow decides; the rest are of the process's program */
 	struct predicate_set told_bits; /* of those, the ones that are worth an event */
 	struct grammar grammars[MAX_GRAMMARS];

@@ -274,3 +274,6 @@ class KernelTables:
     start_address6: int = 0
     start_port: int = 0
     told_bits: int = 0  # those of wire_bits whose first appearance in a flow is an event
+    hold_clauses: tuple[
+        Clause, ...
+    ] = ()  # one of which holds while a rule is open that only the daemon judges to its end

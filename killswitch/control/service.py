@@ -27,6 +27,7 @@ class WorkloadInfo:
     dropped_packets: int
     lost_events: int
     path: str = ""  # absolute path of the cgroup's directory: cgroup v2 mount + ``cgroup``
+    held_packets: int = 0  # of programs that were not judged yet
 
 
 @dataclass(frozen=True, slots=True)

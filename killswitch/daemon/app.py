@@ -149,6 +149,7 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
         await reactor.judge_running(list(core.workloads))
     finally:
         attending.cancel()
+    core.spawn(reactor.judge_left(), "let go what the last daemon left held")
     pump = Pump(plane, reactor.handle, rest=lambda: REST_URGENT if switch.urgent else REST if switch.capturing else 0.0)
     pump.start()
     stack.callback(pump.stop)

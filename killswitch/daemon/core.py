@@ -28,11 +28,15 @@ from killswitch.engine import Engine
 from killswitch.errors import Gone, KernelError, Protected
 from killswitch.events import Event, Released, WorkloadAdded, WorkloadRemoved
 from killswitch.kernel import cgroupfs
+from killswitch.kernel.abi import HoldMode
 from killswitch.kernel.dataplane import DataPlane
 from killswitch.policy.absence import Absence, absence
 from killswitch.policy.compiled import Compiled
+from killswitch.policy.model import Hold
 
 log = logging.getLogger("killswitch")
+
+HOLD_MODES = {Hold.OFF: HoldMode.OFF, Hold.MATCHED: HoldMode.MATCHED, Hold.ALL: HoldMode.ALL}
 
 
 class Core:
@@ -124,6 +128,12 @@ class Core:
         """What these policies (by index) say of a daemon that is away."""
         return absence(self.compiled.policies[p] for p in policies) if self.compiled else Absence()
 
+    def apply_absence(self, workload: int, policies: Iterable[int]) -> None:
+        """Tell the kernel what these policies say of programs that are not judged yet, and of a daemon that is away."""
+        said = self.absence_of(policies)
+        self.plane.set_grace(workload, said.grace_ms)
+        self.plane.set_hold(workload, HOLD_MODES[said.hold], said.lapse_ms)
+
     def attended(self, w: Workload, *, keep: bool) -> None:
         """A daemon is back for a workload that the kernel had cut off by itself: keep it so, or do as was ordered before."""
         if keep:
@@ -142,7 +152,7 @@ class Core:
             name, explicit = name or absent.name, explicit or absent.explicit
         policies = self.policies_for(cgroup)
         self.plane.watch(number, path, sum(1 << p for p in policies))
-        self.plane.set_grace(number, self.absence_of(policies).grace_ms)
+        self.apply_absence(number, policies)
         w = self.workloads.add(number, cgroup, policies, name=name, explicit=explicit)
         if known is None:
             self.tell(WorkloadAdded(time.monotonic_ns(), number, w.name, cgroup, policies))

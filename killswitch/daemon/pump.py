@@ -19,6 +19,7 @@ from typing import Protocol
 from killswitch.events import Event
 
 BATCH = 64  # events a call into the data plane
+JUDGED_EVERY = 8  # of them, who waited for the first of them may go on
 BITE_NS = 1_000_000
 LAZY_BUSY = 0.025  # seconds between two looks at rings that do not wake us
 LAZY_IDLE = 0.25
@@ -29,6 +30,7 @@ log = logging.getLogger("killswitch.pump")
 class Source(Protocol):
     def fileno(self) -> int: ...
     def drain(self, limit: int) -> list[Event]: ...
+    def judged(self, count: int) -> None: ...
 
 
 class Pump:
@@ -83,13 +85,16 @@ class Pump:
         full = False
         while True:
             batch = self._source.drain(BATCH)
-            for event in batch:
+            for number, event in enumerate(batch):
+                if number % JUDGED_EVERY == 0:
+                    self._source.judged(number)
                 self.events += 1
                 try:
                     self._handle(event)
                 except Exception:  # one event that we cannot digest must not blind us to the next
                     self.failures += 1
                     log.exception("event not handled: %s", type(event).__name__)
+            self._source.judged(len(batch))
             full = len(batch) >= BATCH
             self.last_ns = time.monotonic_ns()
             if not full or self.last_ns >= end:

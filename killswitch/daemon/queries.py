@@ -63,6 +63,7 @@ class Queries:
             dropped_packets=flows.tx_dropped + flows.rx_dropped if flows else 0,
             lost_events=w.lost,
             path=str(path),
+            held_packets=flows.tx_held if flows else 0,
         )
 
     def absent_info(self, absent: Absent) -> WorkloadInfo:

@@ -27,6 +27,7 @@ from killswitch.commands import (
 from killswitch.control.service import StreamItem
 from killswitch.daemon.core import Core
 from killswitch.daemon.files import Files
+from killswitch.daemon.holding import Holding
 from killswitch.daemon.inspection import Inspection
 from killswitch.daemon.log import fields
 from killswitch.daemon.survey import running, tell_program
@@ -60,6 +61,7 @@ INSPECTION_SECONDS = 5.0  # a file of a workload may lie where nobody answers
 ARGUMENTS_SECONDS = 2.0  # the same of its memory
 CODE_SECONDS = 5.0
 SURVEY_SECONDS = 30.0  # all programs of a workload
+ACTING_SECONDS = 10.0  # what is to be done about what was found
 SURVEYED_AT_ONCE = 32  # running programs that are judged before others are served
 
 
@@ -69,6 +71,8 @@ class Reactor:
         self.files = Files(core)
         self._rereading: Counter[int] = Counter()  # long command lines that are read now, by workload
         self._inspection = Inspection()
+        self._holding = Holding(core)
+        self._judging_lost = False
         self._workers = Workers("inspect", 2)
         # A process's memory may lie on a file that nobody answers for. Each has threads of its own: none of these reads may
         # take those with which workloads are ended, or hold up another kind of reading.
@@ -76,6 +80,7 @@ class Reactor:
         self._code = Workers("code", 2)
         self._surveying = False
         self._surveyed: set[int] = set()  # workloads whose processes were judged when they were first watched
+        self._acting: set[asyncio.Task[Any]] = set()  # what is being done about findings
         self._late: defaultdict[int, set[asyncio.Task[Any]]] = defaultdict(set)  # workload -> what still judges it
         core.tell = self.handle  # type: ignore[method-assign]  # the one knot between state and reaction
 
@@ -92,7 +97,8 @@ class Reactor:
             self.files.note(event)
         if isinstance(event, Exec) and event.truncated and self._wants_whole(event):
             self._rereading[event.workload] += 1
-            self._judge_later(event.workload, self._judge_whole(event), f"read the command line of process {event.pid}")
+            work = self._judge_whole(event)
+            self._judge_later(event.workload, work, f"read the command line of process {event.pid}", event)
             return
         self._judge(event)
         if isinstance(event, Exec):
@@ -112,8 +118,11 @@ class Reactor:
         elif isinstance(event, Lost):
             self._count_lost(event)
 
-    def _judge_later(self, workload: int, work: Coroutine[Any, Any, None], what: str) -> None:
+    def _judge_later(
+        self, workload: int, work: Coroutine[Any, Any, None], what: str, cause: Event | None = None
+    ) -> None:
         task = self._core.spawn(work, what)
+        self._holding.until(cause, task)
         self._late[workload].add(task)
         task.add_done_callback(lambda done: self._judged(workload, done))
 
@@ -121,6 +130,12 @@ class Reactor:
         self._late[workload].discard(task)
         if not self._late[workload]:
             del self._late[workload]
+
+    def _act(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[Any]:
+        task = self._core.spawn(work, what)
+        self._acting.add(task)
+        task.add_done_callback(self._acting.discard)
+        return task
 
     async def caught_up(self, workloads: Iterable[int]) -> None:
         """Wait until all that was handed in so far of these workloads is judged: some of it takes time."""
@@ -151,10 +166,34 @@ class Reactor:
             tell_program(core, event)
             found = core.found_before(w)
             for command in engine.survey(event, found):
-                self.carry_out(command)
+                self.carry_out(command, event)
             self._inspect(event, found)
             if number % SURVEYED_AT_ONCE == 0:
                 await asyncio.sleep(0)
+
+    async def judge_left(self) -> None:
+        """What runs is judged: let go what an earlier daemon has left, held, when what is to be done about it is done."""
+        if self._core.plane.holds.left:
+            await self._settled(list(self._core.workloads))
+            self._core.plane.holds.left_is_judged()
+
+    async def _settled(self, workloads: Iterable[Workload]) -> None:
+        await self.caught_up(w.id for w in workloads)
+        if self._acting:
+            await asyncio.wait(set(self._acting), timeout=ACTING_SECONDS)
+
+    async def _judge_lost(self) -> None:
+        """Programs that the kernel had no room to tell of are held until what runs is judged."""
+        self._judging_lost = True
+        try:
+            untold = self._core.plane.holds.untold()
+            held = [w for w in self._core.workloads if self._core.absence_of(w.policies).holds]
+            for w in held:
+                await self._survey(w)
+            await self._settled(held)
+            self._core.plane.holds.told(untold)
+        finally:
+            self._judging_lost = False
 
     # --- what has to be read ---
 
@@ -174,7 +213,7 @@ class Reactor:
             self.handle(Lost(time.monotonic_ns(), event.workload, "program not inspected: too many at once", 1))
         else:
             work = self._inspect_later(event, compiled, wants, found)
-            self._judge_later(event.workload, work, f"inspect process {event.pid}")
+            self._judge_later(event.workload, work, f"inspect process {event.pid}", event)
 
     async def _inspect_later(
         self, event: Exec, compiled: Compiled, wants: frozenset[str], found: Sequence[Finding]
@@ -192,7 +231,7 @@ class Reactor:
     def _judge_inspected(self, event: Inspected, found: Sequence[Finding]) -> None:
         if self._core.engine is not None:
             for command in self._core.engine.survey(event, found):
-                self.carry_out(command)
+                self.carry_out(command, event.exec)
 
     def _wants_whole(self, event: Exec) -> bool:
         w, compiled = self._core.workloads.get(event.workload), self._core.compiled
@@ -205,12 +244,12 @@ class Reactor:
         if engine is None:
             return
         for command in engine.handle(event):
-            self.carry_out(command)
+            self.carry_out(command, event)
         self._core.spending.spent()  # the kernel is to know what is left before it judges the next
 
     # --- commands ---
 
-    def carry_out(self, command: Command) -> None:
+    def carry_out(self, command: Command, cause: Event | None = None) -> None:
         core = self._core
         if isinstance(command, RecordFinding):
             self._record(command)
@@ -220,9 +259,10 @@ class Reactor:
             log.warning("%s came to nothing: its workload is gone", type(command).__name__)
             return
         if isinstance(command, Contain):
-            core.spawn(self._contain(w, command), f"contain {w.name}")
+            self._holding.until(cause, self._act(self._contain(w, command), f"contain {w.name}"))
         elif isinstance(command, KillProcess):
-            core.spawn(core.kill_process(w, command), f"kill process {command.pid}")
+            self._holding.for_ever(cause, command.pid)
+            self._act(core.kill_process(w, command), f"kill process {command.pid}")
         elif isinstance(command, ReadPipes):
             core.spawn(self._read_pipes(w, command), f"read the pipes around process {command.pid}")
         else:
@@ -333,6 +373,8 @@ class Reactor:
         core.spending.sync()
         for lost in core.plane.losses():
             self.handle(lost)
+        if not self._judging_lost and core.plane.holds.untold():
+            core.spawn(self._judge_lost(), "judge what runs: execs were lost")
         for flow in core.plane.traffic():  # before the CPU's windows, whose rules may ask for it
             self.handle(flow)
         self.look_after()

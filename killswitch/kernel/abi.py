@@ -63,6 +63,19 @@ class LossReason(enum.IntEnum):
     WIRE_UNJUDGED = 8
     EXECS_FLOODED = 9
     FLOWS_FLOODED = 10
+    HOLD = 11
+
+
+class HoldMode(enum.IntEnum):
+    OFF = 0
+    MATCHED = 1
+    ALL = 2
+
+
+class Unjudged(enum.IntEnum):
+    LATE = 1
+    CONDEMNED = 2
+    LOST = 3
 
 
 class Direction(enum.IntEnum):
@@ -84,6 +97,8 @@ ENUMS: dict[str, tuple[str, type[enum.IntEnum]]] = {
     "socket_operation": ("OPERATION_", Operation),
     "loss_reason": ("LOST_", LossReason),
     "signal_operation": ("SIGNAL_", SignalOperation),
+    "hold_mode": ("HOLD_", HoldMode),
+    "unjudged_state": ("UNJUDGED_", Unjudged),
     "wire_direction": ("WIRE_", Direction),
     "wire_name_kind": ("NAME_", NameKind),
 }
@@ -182,8 +197,10 @@ WORKLOAD = Layout(
     (
         *(("cgroup_id", "Q"), ("policies", "Q"), ("severed", "B"), ("frozen", "B"), ("terminated", "B")),
         *(("unattended", "B"), ("grace_ms", "I")),
+        *(("hold", "B"), ("padding", "3x"), ("lapse_ms", "I"), ("unheld", "I"), ("unheld_judged", "I")),
     )
 )
+WORKLOAD_HEAD = Layout(WORKLOAD.members[:7])  # what every release has, and in these places
 SIGNAL = HEADER.then(
     ("target_start_ticks", "Q"),
     ("target_pid", "I"),
@@ -196,12 +213,24 @@ SIGNAL = HEADER.then(
 RESTRAINT = Layout((("shielded", "B"), ("charged", "B"), ("padding", "6x")))
 KILL_BUDGET = Layout((("spent", "Q"), ("until", "Q")))
 FLOOD = Layout(tuple((name, "Q") for name in ("exec_used", "exec_since", "flow_used", "flow_since")))
-CONTROL = Layout((("watched", "I"), ("active", "I"), ("heartbeat_ns", "Q")))
+CONTROL = Layout(
+    (
+        *(("watched", "I"), ("active", "I"), ("heartbeat_ns", "Q"), ("judged", "Q")),
+        *(("late", "I"), ("lost", "I"), ("lost_judged", "I"), ("syn_retry", "I")),
+    )
+)
+HOLD_IDS = 4
+HOLD = Layout(
+    (("start_ticks", "Q"), ("position", "Q"), ("unjudged", f"{HOLD_IDS}Q"), ("crowded", "B"), ("padding", "7x"))
+)
 CGROUP_SLOT = Layout((("cgroup_id", "Q"), ("slot", "I"), ("padding", "4x")))
 PROCESS_PLACE = Layout((("cgroup_id", "Q"), ("workload", "Q"), ("slot", "I"), ("padding", "4x")))
 PROCESS_BITS = Layout((("bits", "32s"), ("start_ticks", "Q"), ("generation", "I"), ("padding", "4x")))
 FLOW = Layout(
-    tuple((name, "Q") for name in ("tx_packets", "tx_bytes", "tx_dropped", "rx_packets", "rx_bytes", "rx_dropped"))
+    tuple(
+        (name, "Q")
+        for name in ("tx_packets", "tx_bytes", "tx_dropped", "rx_packets", "rx_bytes", "rx_dropped", "tx_held")
+    )
 )
 TRAFFIC_BURSTS = 16  # kept of each direction of a connection
 TRAFFIC_BURST = Layout(
@@ -274,7 +303,7 @@ POLICY_META = Layout(
         ("start_address4", "I"),
         ("start_address6", "I"),
         ("start_port", "I"),
-        ("padding", "4x"),
+        ("n_hold_clauses", "I"),
         ("wire_bits", "32s"),
         ("told_bits", "32s"),
         ("grammars", "16I"),
@@ -312,6 +341,7 @@ STRUCTS: dict[str, Layout] = {
     "kill_budget": KILL_BUDGET,
     "flood": FLOOD,
     "control": CONTROL,
+    "hold": HOLD,
     "cgroup_slot": CGROUP_SLOT,
     "process_place": PROCESS_PLACE,
     "process_bits": PROCESS_BITS,

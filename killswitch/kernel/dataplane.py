@@ -22,6 +22,7 @@ from killswitch.kernel import abi, attach, census, loader, pins, syscalls, upgra
 from killswitch.kernel.census import Census
 from killswitch.kernel.cpu import Sampler, Windows
 from killswitch.kernel.handed import Handed
+from killswitch.kernel.holds import Holds
 from killswitch.kernel.losses import Losses
 from killswitch.kernel.mounts import ensure_bpffs
 from killswitch.kernel.ring import Ring
@@ -52,6 +53,7 @@ class Flows:
     rx_packets: int
     rx_bytes: int
     rx_dropped: int
+    tx_held: int = 0  # of programs that were not judged yet; they may leave when they are sent again
 
 
 class DataPlane:
@@ -65,6 +67,7 @@ class DataPlane:
         self._slots = Slots(loaded)
         self._tables = Tables(loaded.maps, loaded.mapped("control"))
         self._losses = Losses(loaded)
+        self.holds = Holds(loaded)
         self._windows = Windows(loaded.maps["cpu_samples"], loaded.maps["cpu_hot"])
         self._traffic = Traffic(loaded.maps["traffic"], loaded.mapped("traffic_activity"))
         self._exec_ring, self._flow_ring = (Ring(name, fd) for name, fd in loaded.rings.items())
@@ -74,6 +77,7 @@ class DataPlane:
         self._sampler = self._start_sampler()
         self._pending: list[Lost] = []
         self._handed = Handed(loaded, mount)
+        self._ends: list[int] = []  # of the execs that were drained last
 
     @classmethod
     def open(cls, pin_dir: Path, *, cgroup_mount: Path, obj: Path | None = None) -> DataPlane:
@@ -148,6 +152,12 @@ class DataPlane:
         """How long its traffic may go on while nobody drains the events: after that the programs sever it by themselves, and
         it stays so until ``set_containment`` says otherwise. 0 = for ever. Raises Gone when it is not watched."""
         self._slots.set_grace(cgroup_id, grace_ms)
+
+    def set_hold(self, cgroup_id: int, mode: abi.HoldMode, lapse_ms: int) -> None:
+        """Whose packets wait until ``judged`` says that the exec is judged; ``lapse_ms``: they wait no longer when nobody has
+        drained for so long, 0 = they do. Raises Gone when it is not watched."""
+        self._slots.beat()
+        self._slots.set_hold(cgroup_id, mode, lapse_ms)
 
     def beat(self) -> None:
         """Somebody is there, although nothing is drained just now: see ``set_grace``."""
@@ -247,13 +257,22 @@ class DataPlane:
         counts from."""
         self._slots.beat()
         events: list[Event] = []
-        self._exec_ring.drain(events, limit)
+        self._ends = []
+        self._exec_ring.drain(events, limit, self._ends)
         for event in events:
             if isinstance(event, CgroupRemoved) and event.cgroup_id in self._slots:
                 self.unwatch(event.cgroup_id)
         if len(events) < limit:
             self._flow_ring.drain(events, limit - len(events))
         return events
+
+    def judged(self, count: int) -> None:
+        """So many of the events that ``drain`` gave last are judged, or are said to ``holds`` to be judged late: who waited for
+        them may send."""
+        if count >= len(self._ends):
+            self.holds.publish(self._exec_ring.position)
+        elif count:
+            self.holds.publish(self._ends[count - 1])
 
     def losses(self) -> list[Lost]:
         """What was lost since the last call (of this daemon or of one before it), by workload and reason."""

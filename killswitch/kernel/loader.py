@@ -19,6 +19,7 @@ RESTRAINTS = ("restraints", "kill_budget")  # likewise
 PROTECTED = "protected_processes"  # likewise
 DAEMON = "daemon_pid"  # likewise
 HANDED = "handed_sockets"  # likewise
+HOLDING = ("holds", "unjudged")  # likewise
 PERCPU = ("flows", "losses")
 RINGS = ("exec_ring", "flow_ring")
 PLAIN = ("workload_by_cgroup", "cgroup_slot", "processes", "process_bits", "cpu_samples", "cpu_hot", *TABLE_MAPS)
@@ -53,6 +54,9 @@ class Loaded:
             if all((generation.maps / name).exists() for name in (*RESTRAINTS, PROTECTED)):
                 self.maps |= {name: Mapped(name, self._fd(name)) for name in RESTRAINTS}
                 self.maps[PROTECTED] = Map(PROTECTED, self._fd(PROTECTED))
+            if all((generation.maps / name).exists() for name in HOLDING):
+                for name in HOLDING:
+                    self.maps[name] = Map(name, self._fd(name))
             if (generation.maps / DAEMON).exists():
                 self.maps[DAEMON] = Map(DAEMON, self._fd(DAEMON))
             if (generation.maps / HANDED).exists():
@@ -101,6 +105,7 @@ def load(obj: Path, generation: pins.Generation) -> Loaded:
             *PLAIN,
             *TRAFFIC,
             *RESTRAINTS,
+            *HOLDING,
             PROTECTED,
             DAEMON,
             HANDED,
@@ -165,9 +170,18 @@ def copy_known(old: Loaded, new: Loaded) -> bool:
 def read_workload(loaded: Loaded, slot: int) -> tuple[int, int, int, int, int, int, int]:
     """(cgroup id, policies, severed, frozen, terminated, unattended, grace in ms). These members never move: see struct
     workload."""
-    head = loaded.mapped("workloads").element(slot)[: abi.WORKLOAD.size]
-    values: tuple[int, int, int, int, int, int, int] = abi.WORKLOAD.codec.unpack(head)
+    head = loaded.mapped("workloads").element(slot)[: abi.WORKLOAD_HEAD.size]
+    values: tuple[int, int, int, int, int, int, int] = abi.WORKLOAD_HEAD.codec.unpack(head)
     return values
+
+
+def read_hold(loaded: Loaded, slot: int) -> tuple[int, int]:
+    """(mode, after how many ms without a daemon it lapses), or (0, 0) of a release that holds nothing."""
+    element = loaded.mapped("workloads").element(slot)
+    if len(element) != abi.WORKLOAD.size:
+        return 0, 0
+    hold, lapse_ms = abi.WORKLOAD.codec.unpack(element)[7:9]
+    return int(hold), int(lapse_ms)
 
 
 def repair(loaded: Loaded, mount: Path) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Mapping
 
@@ -24,14 +25,15 @@ class Losses:
         lost: list[Lost] = []
         for slot in (0, *by_slot):
             total = self._counted.total(slot)
-            told = abi.LOSSES.codec.unpack(self._told.element(slot))
+            codec = struct.Struct(f"<{len(total)}Q")  # an older release counts fewer reasons
+            told = codec.unpack(self._told.element(slot))
             if total == told:
                 continue
             at = slot * self._told.value_size
-            self._told.memory[at : at + self._told.value_size] = abi.LOSSES.codec.pack(*total)
+            self._told.memory[at : at + self._told.value_size] = codec.pack(*total)
             lost += [
                 Lost(now, by_slot.get(slot, 0), reason, counted - before)
-                for reason, counted, before in zip(REASONS, total, told, strict=True)
+                for reason, counted, before in zip(REASONS, total, told, strict=False)
                 if counted > before
             ]
         return lost

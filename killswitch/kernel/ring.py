@@ -45,8 +45,14 @@ class Ring:
         """Bytes that have not been read yet."""
         return int(_position.unpack_from(self._data)[0]) - self._at
 
-    def drain(self, into: list[Event], limit: int) -> None:
-        """Append the next events, at most ``limit``; what is read makes room for new records at once."""
+    @property
+    def position(self) -> int:
+        """Up to which it has been read."""
+        return self._at
+
+    def drain(self, into: list[Event], limit: int, ends: list[int] | None = None) -> None:
+        """Append the next events, at most ``limit``; what is read makes room for new records at once. ``ends``: where each of
+        them ends is appended."""
         data, at, mask = self._data, self._at, self.size - 1
         base, last = mmap.PAGESIZE, mmap.PAGESIZE + self.size
         end = _position.unpack_from(data)[0]
@@ -64,6 +70,8 @@ class Ring:
                     into.append(decode(data[record:last] + data[base : record + size - self.size], _HEADER))
                 limit -= 1
             at += (size + 7) & ~7
+            if ends is not None and not header & _DISCARD:
+                ends.append(at)
         if at != self._at:
             self._at = at
             store_u64(self._consumer, 0, at)

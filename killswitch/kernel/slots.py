@@ -21,6 +21,10 @@ _FROZEN_AT = abi.WORKLOAD.offset("frozen")
 _TERMINATED_AT = abi.WORKLOAD.offset("terminated")
 _UNATTENDED_AT = abi.WORKLOAD.offset("unattended")
 _GRACE_AT = abi.WORKLOAD.offset("grace_ms")
+_HOLD_AT = abi.WORKLOAD.offset("hold")
+_LAPSE_AT = abi.WORKLOAD.offset("lapse_ms")
+_UNHELD_AT = abi.WORKLOAD.offset("unheld")
+_UNHELD_JUDGED_AT = abi.WORKLOAD.offset("unheld_judged")
 _WATCHED_AT = abi.CONTROL.offset("watched")
 _HEARTBEAT_AT = abi.CONTROL.offset("heartbeat_ns")
 
@@ -67,7 +71,8 @@ class Slots:
         told = self._loaded.mapped("losses_told")
         told.memory[slot * told.value_size : (slot + 1) * told.value_size] = bytes(told.value_size)
         self._store(slot, policies, containment or Containment())
-        store_u32(self._memory, slot * self._size + _GRACE_AT, 0)
+        for field in (_GRACE_AT, _HOLD_AT, _LAPSE_AT, _UNHELD_AT, _UNHELD_JUDGED_AT):
+            store_u32(self._memory, slot * self._size + field, 0)
         store_u64(self._memory, slot * self._size + _ID_AT, cgroup_id)
         self._by_cgroup.put(_u64(cgroup_id), slot.to_bytes(4, "little"))
         self._slots[cgroup_id] = slot
@@ -125,6 +130,11 @@ class Slots:
     def set_grace(self, cgroup_id: int, grace_ms: int) -> None:
         self.beat()  # who sets it is there, and the last one may have been long ago
         store_u32(self._memory, self.slot(cgroup_id) * self._size + _GRACE_AT, grace_ms)
+
+    def set_hold(self, cgroup_id: int, mode: int, lapse_ms: int) -> None:
+        at = self.slot(cgroup_id) * self._size
+        store_u32(self._memory, at + _LAPSE_AT, lapse_ms)
+        self._memory[at + _HOLD_AT] = mode
 
     def beat(self) -> None:
         """We are here: the programs cut off who has a grace once this is longer ago than that."""

@@ -49,7 +49,7 @@ class Tables:
         self._maps["dfa_accepts"].put_many(
             [_u32(first + s) for s in accepting], [_bits(tables.accepts[s]) for s in accepting]
         )
-        clauses = (*tables.clauses, *tables.wire_clauses)
+        clauses = (*tables.clauses, *tables.wire_clauses, *tables.hold_clauses)
         self._maps["clauses"].put_packed(
             _numbers(half * MAX_CLAUSES, len(clauses)),
             b"".join(
@@ -90,7 +90,7 @@ class Tables:
             generation, len(tables.clauses), len(tables.grammars), len(tables.inodes), tables.start_name,
             tables.start_path, tables.start_parent, tables.start_args, len(tables.wire_clauses), tables.start_sent,
             tables.start_received, tables.start_host, tables.start_address4, tables.start_address6, tables.start_port,
-            _bits(tables.wire_bits), _bits(tables.told_bits), *pairs,
+            len(tables.hold_clauses), _bits(tables.wire_bits), _bits(tables.told_bits), *pairs,
         )  # fmt: skip
 
     @staticmethod
@@ -101,7 +101,7 @@ class Tables:
             raise ValueError(f"policy tables: {len(tables.rows)} bytes of rows are no whole number of states")
         for what, have, fits in (
             ("states", len(tables.rows) // ROW_BYTES, MAX_STATES),
-            ("clauses", len(tables.clauses) + len(tables.wire_clauses), MAX_CLAUSES),
+            ("clauses", len(tables.clauses) + len(tables.wire_clauses) + len(tables.hold_clauses), MAX_CLAUSES),
             ("grammars", len(tables.grammars), MAX_GRAMMARS),
             ("inodes", len(tables.inodes), MAX_INODES),
         ):

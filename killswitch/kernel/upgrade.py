@@ -14,7 +14,7 @@ from pathlib import Path
 from killswitch.commands import Containment
 from killswitch.errors import Gone, KernelError
 from killswitch.events import Lost
-from killswitch.kernel import attach, loader, pins
+from killswitch.kernel import attach, holds, loader, pins
 from killswitch.kernel.losses import Losses
 from killswitch.kernel.ring import Ring
 from killswitch.kernel.slots import Slots
@@ -78,6 +78,7 @@ def _take_over(old: pins.Generation, new: loader.Loaded, mount: Path) -> None:
     try:
         known = loader.copy_known(before, new)
         _merge(before, new, mount)
+        holds.carry_over(before, new)
         if not known:
             log.warning("%s keeps flows or programs otherwise: what is open or runs now is not followed", old.path)
         if not loader.copy_tables(before, new):
@@ -100,6 +101,7 @@ def _merge(old: loader.Loaded, new: loader.Loaded, mount: Path) -> None:
                 number = slots.take(cgroup_id, policies, contained)
                 slots.set_unattended(cgroup_id, bool(unattended))
                 slots.set_grace(cgroup_id, grace_ms)
+                slots.set_hold(cgroup_id, *loader.read_hold(old, slot))
                 attach.attach_cgroup(new.generation, new.maps["cgroup_slot"], fd, cgroup_id, number)
                 slots.seed(cgroup_id, Path(f"/proc/self/fd/{fd}").readlink())
         except Gone:
@@ -115,6 +117,7 @@ def _retire(old: pins.Generation, new: loader.Loaded, mount: Path) -> list[Lost]
         old.remove_links()
         loader.copy_known(before, new)
         _merge(before, new, mount)
+        holds.carry_over(before, new)
         lost += Losses(before).take({slot: cgroup for cgroup, slot in before.slots().items()})
         for name, fd in before.rings.items():
             ring = Ring(name, fd)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from killswitch.commands import MAX_CLAUSES, Clause, Mode, Response
 from killswitch.errors import PolicyError, Problem
-from killswitch.policy import clauses, matcher
+from killswitch.policy import clauses, holding, matcher
 from killswitch.policy.atoms import WIRE_FIELDS, Atoms, predicates
 from killswitch.policy.clauses import Formula, Term, TooManyClauses
 from killswitch.policy.compiled import Compiled, CompiledRule, Program
@@ -46,6 +46,7 @@ def compile_policies(
     rules: list[CompiledRule] = []
     programs: list[Program] = []
     enforced: dict[str, list[Clause]] = {on: [] for on in IN_KERNEL}
+    opened = holding.Opened(atoms.gate, recognises=bool(recogniser))
     problems = []
     for index, policy, rule in numbered:
         formula = atoms.formula(rule.condition) if rule.on in IN_KERNEL else clauses.judged_whole(rule.condition)
@@ -58,6 +59,7 @@ def compile_policies(
                 why = f"all {MAX_CLAUSES} clauses of the kernel are taken"
             else:
                 enforced[rule.on].extend(_clauses(made, policy, index, rule, len(rules)))
+        opened.add(policy, index, rule, () if enforcing(policy, rule) and not why else made)
         tier = (
             4
             if rule.for_ns or rule.on in ("cpu", "finding")
@@ -79,6 +81,7 @@ def compile_policies(
             clauses=tuple(enforced["exec"]),
             wire_clauses=tuple(enforced["wire"]),
             told_bits=atoms.seen_bits,
+            hold_clauses=opened.clauses(MAX_CLAUSES - sum(map(len, enforced.values()))),
         ),
         programs=tuple(programs),
         args_bits=atoms.args_bits,

@@ -13,7 +13,7 @@ from pathlib import Path
 from killswitch.commands import Mode
 from killswitch.errors import PolicyError, Problem
 from killswitch.policy import source
-from killswitch.policy.absence import read_absence
+from killswitch.policy.absence import read_absence, read_hold
 from killswitch.policy.limits import read_limits
 from killswitch.policy.lists import resolve_lists
 from killswitch.policy.model import Policy, Rule
@@ -101,7 +101,8 @@ def _build(root: Map, file: str, problems: list[Problem]) -> Policy | None:
             seen.setdefault(identity.text, identity.line)
         if rule is not None:
             rules.append(rule)
-    on_daemon_loss, daemon_grace_ns = read_absence(root, file, problems)
+    hold = read_hold(root)
+    on_daemon_loss, daemon_grace_ns = read_absence(root, file, problems, hold)
     budget, on_flood = read_limits(root, file, problems)
     if problems:
         return None
@@ -118,6 +119,7 @@ def _build(root: Map, file: str, problems: list[Problem]) -> Policy | None:
         lists={k: tuple(s.text for s in v) for k, v in builder.lists.values.items()},
         on_daemon_loss=on_daemon_loss,
         daemon_grace_ns=daemon_grace_ns,
+        hold=hold,
         programs=programs,
         budget=budget,
         on_flood=on_flood,

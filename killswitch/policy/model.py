@@ -93,9 +93,18 @@ class Rule:
 class OnDaemonLoss(StrEnum):
     """What becomes of a workload while no daemon is there (killed, stopped, starved) for longer than the grace."""
 
-    ALLOW = "allow"  # it goes on, under the rules that the kernel judges
+    ALLOW = "allow"  # it goes on, under the rules that the kernel judges; and nobody is held any more
+    HOLD = "hold"  # what runs goes on; what is executed meanwhile is held until a daemon has judged it
     SEVER = "sever"  # the kernel cuts it off; a daemon that is back lets it go again
     SEVER_AND_KEEP = "sever_and_keep"  # it stays cut off until an operator releases it
+
+
+class Hold(StrEnum):
+    """Whose packets wait, from exec until the daemon has judged it."""
+
+    OFF = "off"
+    MATCHED = "matched"  # programs about which a rule is open that only the daemon can judge to its end
+    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,7 @@ class Policy:
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     on_daemon_loss: OnDaemonLoss = OnDaemonLoss.ALLOW
     daemon_grace_ns: int = DAEMON_GRACE_NS
+    hold: Hold = Hold.MATCHED
     programs: tuple[Program, ...] = ()  # what executables are by their content
     budget: Limits | None = None  # None: it says nothing of it
     on_flood: OnFlood = OnFlood.ALERT

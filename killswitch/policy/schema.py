@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from killswitch.commands import Act, Evidence, Level, Mode, Response
 from killswitch.errors import Problem
 from killswitch.policy.limits import OnFlood
-from killswitch.policy.model import OnDaemonLoss
+from killswitch.policy.model import Hold, OnDaemonLoss
 from killswitch.policy.source import Map, Node, Scalar, Seq
 from killswitch.policy.suggest import did_you_mean, quoted
 
@@ -207,7 +207,8 @@ POLICY = Record(
         "on_daemon_loss": Key(
             Choice(tuple(OnDaemonLoss), "a word for on_daemon_loss"),
             "What the kernel does to these workloads when no daemon has been there for daemon_grace: allow (the default) lets "
-            "them go on, sever cuts them off until one is back, sever_and_keep until an operator releases them.",
+            "them go on, hold lets go on what runs already and holds what is executed meanwhile, sever cuts them off until one "
+            "is back, sever_and_keep until an operator releases them.",
         ),
         "daemon_grace": Key(
             Text(r"(\d+(\.\d+)?(ns|us|ms|s|m|h))+", "a duration, as in 10s or 1m30s"),
@@ -232,6 +233,11 @@ POLICY = Record(
             Choice(tuple(OnFlood), "a word for on_flood"),
             "What is done with a workload that makes events faster than they are read: alert (the default), sever, or freeze, "
             "which severs and captures, too.",
+        ),
+        "hold": Key(
+            Choice(tuple(Hold), "a word for hold"),
+            "Which programs put no packet on the wire, from exec until the daemon has judged them: matched (the default) are "
+            "those about which a rule is open that only the daemon can judge to its end, all, off.",
         ),
         "lists": Key(Named(Items(Text(), maximum=10_000), "a list"), "Named values, used in 'match' as $name."),
         "programs": Key(

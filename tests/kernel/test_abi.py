@@ -15,7 +15,7 @@ import pytest
 from killswitch import commands
 from killswitch.kernel import abi, attach, census, libbpf, loader
 
-EVENTS_H = Path(__file__).parents[2] / "bpf" / "events.h"
+HEADERS = [Path(__file__).parents[2] / "bpf" / name for name in ("events.h", "values.h")]
 Types = dict[int, dict[str, Any]]
 
 
@@ -69,7 +69,7 @@ def test_struct(types: Types, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(abi.ENUMS))
 def test_enum(types: Types, name: str) -> None:
     prefix, ours = abi.ENUMS[name]
-    text = re.search(rf"enum {name} \{{(.*?)\n\}};", EVENTS_H.read_text(), re.S)
+    text = re.search(rf"enum {name} \{{(.*?)\n\}};", "".join(h.read_text() for h in HEADERS), re.S)
     assert text, "an enum whose values no struct has is not in the object: read from the header"
     theirs = {n.removeprefix(prefix): int(v) for n, v in re.findall(r"(\w+) = (\d+)", text[1]) if n.startswith(prefix)}
     assert {m.name: m.value for m in ours} == theirs
@@ -81,17 +81,19 @@ def test_enum(types: Types, name: str) -> None:
 
 
 def test_constants() -> None:
-    defined = {n: int(v) for n, v in re.findall(r"^#define (\w+) (\d+)\b", EVENTS_H.read_text(), re.M)}
+    defined = {
+        n: int(v) for n, v in re.findall(r"^#define (\w+) (\d+)\b", "".join(h.read_text() for h in HEADERS), re.M)
+    }
     for name in ("ARGV_WINDOW", "MAX_WORKLOADS", "PREDICATE_WORDS", "NS_PER_TICK", "WIRE_WINDOW", "WIRE_KEPT"):
         assert defined[name] == getattr(abi, name), name
     for name in ("MAX_STATES", "MAX_CLAUSES", "MAX_GRAMMARS", "MAX_INODES", "WIRE_WINDOW"):
         assert defined[name] == getattr(commands, name), name
     assert defined["PREDICATE_WORDS"] * 64 == commands.PREDICATES
-    workload_h = (EVENTS_H.parent / "workload.h").read_text()
+    workload_h = (HEADERS[0].parent / "workload.h").read_text()
     assert f"#define MAX_WORKLOAD_LEVEL {abi.MAX_WORKLOAD_LEVEL}\n" in workload_h
-    automaton_h = (EVENTS_H.parent / "automaton.h").read_text()
+    automaton_h = (HEADERS[0].parent / "automaton.h").read_text()
     assert f"#define ACCEPTS {commands.ACCEPTS:#x}" in automaton_h
-    judge_h = (EVENTS_H.parent / "judge.h").read_text()
+    judge_h = (HEADERS[0].parent / "judge.h").read_text()
     for name in ("BIT_MEMFD", "BIT_UNLINKED", "BIT_TRUNCATED"):
         assert f"#define {name} {getattr(commands, name)}\n" in judge_h
 
@@ -100,12 +102,13 @@ def test_maps_and_programs_are_the_ones_that_python_names(bpf_object: Path) -> N
     with libbpf.loaded(bpf_object) as loaded:
         maps, programs = {name for name, _ in loaded.maps()}, {name for name, _ in loaded.programs()}
     ours = {*loader.MAPPED, *loader.PERCPU, *loader.RINGS, *loader.PLAIN, *loader.TRAFFIC}
-    ours |= {*loader.RESTRAINTS, loader.PROTECTED, loader.DAEMON, loader.HANDED}
+    ours |= {*loader.RESTRAINTS, *loader.HOLDING, loader.PROTECTED, loader.DAEMON, loader.HANDED}
     assert maps == ours | {
         "sendmsg_seen",
         "floods",
         "wire_flows",
         "wire_makers",
+        "socket_holds",
         "exec_scratch",
         "cgroup_scratch",
         "traffic_blank",

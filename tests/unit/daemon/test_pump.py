@@ -29,6 +29,9 @@ class Rings:
                 pass  # emptied before
         return taken
 
+    def judged(self, count: int) -> None:
+        """Nobody waits for these."""
+
     def close(self) -> None:
         os.close(self._read)
         os.close(self._write)
@@ -51,6 +54,23 @@ def test_everything_arrives_in_order() -> None:
     seen: list[Event] = []
     asyncio.run(pumped(Rings(BATCH * 5 + 3), seen.append, BATCH * 5 + 3))
     assert [e.time_ns for e in seen] == list(range(BATCH * 5 + 3))
+
+
+def test_what_is_handed_on_is_said_to_be_judged_and_never_more() -> None:
+    rings = Rings(BATCH + 3)
+    handled = 0
+    said: list[tuple[int, int]] = []
+
+    def handle(event: Event) -> None:
+        nonlocal handled
+        handled += 1
+
+    rings.judged = lambda count: said.append((count, handled % BATCH or BATCH * bool(count)))  # type: ignore[method-assign]
+    asyncio.run(pumped(rings, handle, BATCH + 3))
+    assert all(count <= done for count, done in said)
+    assert (BATCH, BATCH) in said
+    assert said[-1] == (3, 3)
+    assert {count for count, _ in said} >= {8, 16, 56}
 
 
 def test_others_run_between_bites() -> None:

@@ -155,7 +155,7 @@ def test_the_field_types_the_value(written: str, on: str, expected: Predicate) -
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[1, 2]", "1:1: a policy must be a mapping, found a list (its keys: apiVersion, kind, metadata, workloads, mode, on_daemon_loss, daemon_grace, lists, programs, rules)"),
+        ("[1, 2]", "1:1: a policy must be a mapping, found a list (its keys: apiVersion, kind, metadata, workloads, mode, on_daemon_loss, daemon_grace, hold, lists, programs, rules)"),
         (with_line(1, "apiVersion: killswitch/v2"),
          "1:13: 'killswitch/v2' is not a version of this format (did you mean 'killswitch/v1'?)"),
         (with_line(2, "kinds: Policy"), "1:1: a policy needs the key 'kind' (Always Policy)\np.yaml:2:1: unknown key 'kinds' in a policy (did you mean 'kind'?)"),
