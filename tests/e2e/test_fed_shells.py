@@ -183,6 +183,7 @@ def test_honest_work_with_a_shell_beside_a_connection(
                 while served.recv(4096):
                     served.sendall(b"sleep 1; echo installed\n")
                     if "request" in line:
+                        time.sleep(1.3)  # one look at least while it is open
                         break
                 served.shutdown(socket.SHUT_RDWR)
         out, _ = job.communicate(timeout=30)
