@@ -129,6 +129,11 @@ class Engine:
             workload.policies = self._judge.carried_over(workload.policies, workload.cgroup, old)
             self._judge.correlator.take_over(workload.shown)
 
+    def hashing(self, workload: int, now_ns: int) -> float | None:
+        """How much like hashing the CPU time of its last half minute was, 0..1; None = nothing ran that was looked at."""
+        pool = self._loads.pools().get(workload)
+        return pool.tally.score(now_ns) if pool is not None else None
+
     def recall(self, workload: int, findings: Iterable[Finding]) -> None:
         """Tell what an earlier daemon found in the open incident of a known workload, oldest first: it adds up with what is
         found from now on. The findings are of this boot, so that their times mean something."""

@@ -27,6 +27,7 @@ def _entries() -> dict[str, Entry]:
         "watch": at("watching", "watch", _RUN, "Watch a running cgroup."),
         "unwatch": at("watching", "unwatch", _RUN, "Stop watching a workload."),
         "status": at("status", "status", _LOOK, "How the daemon is."),
+        "top": at("top", "top", _LOOK, "The watched workloads, live."),
         "workloads": at("watching", "workloads", _LOOK, "What is watched, and how it is contained."),
         "incidents": at("incidents", "incidents", _LOOK, "What was found and done; one incident in full."),
         "events": at("events", "events", _LOOK, "What happened; -f follows what happens."),

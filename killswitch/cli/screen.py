@@ -25,8 +25,9 @@ LEVELS = {"informational": "dim", "low": "cyan", "medium": "yellow", "high": "re
 OUTCOMES = {Outcome.DONE: "green", Outcome.FAILED: "bold red", Outcome.REFUSED: "yellow"}
 
 
-def console(stream: TextIO | None = None) -> Console:
-    """A console on ``stream`` (stdout): no ANSI when it is no terminal or ``NO_COLOR`` is set; no markup, no emoji."""
+def console(stream: TextIO | None = None, *, live: bool = False) -> Console:
+    """A console on ``stream`` (stdout): no ANSI when it is no terminal or ``NO_COLOR`` is set; no markup, no emoji. ``live``:
+    it is drawn over and over, so the terminal is steered all the same, and only colour is left out."""
     out = stream or sys.stdout
     tty = out.isatty()
     plain = not tty or bool(os.environ.get("NO_COLOR"))
@@ -34,7 +35,7 @@ def console(stream: TextIO | None = None) -> Console:
     return Console(
         file=out,
         width=width,
-        force_terminal=False if plain else None,
+        force_terminal=False if plain and not live else None,
         color_system=None if plain else "auto",
         highlight=False,
         markup=False,

@@ -10,14 +10,16 @@ import click
 
 from killswitch.cli import human
 from killswitch.cli.exits import Exit, complain
-from killswitch.cli.output import emit, output_option
+from killswitch.cli.output import TABLE, emit, output_option
 from killswitch.cli.session import Session, command
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from killswitch.control.service import CapabilityInfo, Health, Proof, Status
+    from killswitch.control.service import CapabilityInfo, Health, Proof, Status, WorkloadInfo
+
+NAMED = 5  # contained workloads that the status names
 
 
 @click.command()
@@ -30,7 +32,8 @@ def status(session: Session, output: str) -> None:
     """
     with session.client() as client:
         now = client.status()
-    emit(now, output, lambda: show_status(now, time.time()))
+        watched = client.workloads() if output == TABLE and now.contained else ()
+    emit(now, output, lambda: show_status(now, time.time(), watched))
 
 
 @click.command()
@@ -70,8 +73,8 @@ def verify_log(session: Session, output: str) -> Exit:
     return Exit.DONE if whole else Exit.FAILED
 
 
-def show_status(now: Status, unix: float) -> None:
-    """The daemon's state on one screen."""
+def show_status(now: Status, unix: float, watched: Sequence[WorkloadInfo] = ()) -> None:
+    """The daemon's state on one screen, and who is contained."""
     from rich.text import Text
 
     from killswitch.cli.screen import facts, said, show
@@ -79,14 +82,17 @@ def show_status(now: Status, unix: float) -> None:
     ill = [h for h in now.health if not h.ok]
     state = Text("armed, but not well", "bold yellow") if ill else Text("armed", "bold green")
     show(Text("killswitch ", "bold").append(now.version).append(" is ", "not bold").append_text(state))
-    watched = Text(f"{now.workloads} watched, ")
-    watched.append(f"{now.contained} contained", "bold red" if now.contained else "")
+    count = Text(f"{now.workloads} watched, ")
+    count.append(f"{now.contained} contained", "bold red" if now.contained else "")
     lost = sum(now.lost.values())
     by = ", ".join(f"{reason} {human.number(n)}" for reason, n in sorted(now.lost.items()) if n)
     seen = Text(f"{human.number(now.events)} seen, ")
     seen.append(f"{human.number(lost)} lost" + (f" ({by})" if by else ""), "bold yellow" if lost else "")
+    if now.repeated:
+        seen.append(f", {human.number(now.repeated)} more said the same again", "default")
     pairs: list[tuple[str, str | Text]] = [
-        ("workloads", watched),
+        ("workloads", count),
+        *([("contained", contained_line(watched))] if watched else []),
         ("incidents", Text(f"{now.open_incidents} open", "bold red" if now.open_incidents else "")),
         ("events", seen),
         ("policies", said(", ".join(now.policies) or "none: nothing is judged; put one into /etc/killswitch/policies")),
@@ -101,6 +107,24 @@ def show_status(now: Status, unix: float) -> None:
     if not ill:
         pairs.append(("health", said(", ".join(h.part for h in now.health) + " ok" if now.health else "ok", "green")))
     show(facts(pairs))
+
+
+def contained_line(watched: Sequence[WorkloadInfo]) -> Text:
+    """Who is contained, how, and where to read why: the first few of them."""
+    from rich.text import Text
+
+    from killswitch.cli.screen import containment, said
+
+    found = [w for w in watched if str(w.observed) != "free" or str(w.desired) != "free"]
+    line = Text()
+    for w in found[:NAMED]:
+        line.append(", " if line else "").append_text(said(w.name, "bold")).append(" ")
+        line.append_text(containment(w.observed, w.desired))
+        if w.incident:
+            line.append_text(said(f" ({w.incident})"))
+    if len(found) > NAMED:
+        line.append(f", and {len(found) - NAMED} more: killswitch workloads")
+    return line
 
 
 def proof_line(p: Proof, unix: float) -> Text:
@@ -131,21 +155,30 @@ def proof_line(p: Proof, unix: float) -> Text:
 
 
 def show_doctor(health: Sequence[Health], able: Sequence[CapabilityInfo]) -> None:
-    """Two tables: the parts of the daemon, and what the kernel can do."""
+    """The parts of the daemon, what the kernel can do, and what it cannot, that which something rests on first."""
     from rich.text import Text
 
-    from killswitch.cli.screen import Grid, heading, said, show
+    from killswitch.cli.screen import Grid, heading, indented, said, show
 
     parts = Grid([("PART", 0), ("STATE", 0), ("DETAIL", 0, 24)])
     for h in health:
         parts.add(said(h.part), Text("ok", "green") if h.ok else Text("not well", "bold red"), said(h.detail or "-"))
-    kernel = Grid([("CAPABILITY", 0), ("HERE", 0), ("MAKES GOOD", 1, 16), ("WHY NOT", 0, 24)])
-    for c in sorted(able, key=lambda c: not c.available):
-        here = Text("yes", "green") if c.available else Text("no", "yellow")
-        kernel.add(said(c.name), here, said(c.promise or "-"), said("-" if c.available else c.reason))
-    missing = sum(not c.available for c in able)
-    verdict = f"{missing} of {len(able)} capabilities are not offered here" if missing else "everything is offered here"
     out: list[RenderableType] = []
     if health:
         out += [heading("The daemon"), parts, ""]
-    show(*out, heading("This kernel: " + verdict), kernel)
+    offered = Grid([("CAPABILITY", 0), ("MAKES GOOD", 0, 24)])
+    for c in able:
+        if c.available:
+            offered.add(said(c.name, "green"), said(c.promise or "-"))
+    missing = sorted((c for c in able if not c.available), key=lambda c: c.promise.startswith("optional"))
+    verdict = f"{len(missing)} of {len(able)} capabilities are not offered here" if missing else "all is offered here"
+    out.append(heading(f"This kernel: {verdict}"))
+    if offered.rows:
+        out += [offered, ""]
+    if missing:
+        out.append(heading("Not here, and why"))
+    for c in missing:  # whole lines of their own: a reason in a narrow column is a tower
+        spare = c.promise.startswith("optional")
+        out.append(said(c.name, "dim" if spare else "yellow").append_text(said(f"  {c.promise or '-'}", "default")))
+        out.append(indented(said(c.reason, "dim")))
+    show(*out)

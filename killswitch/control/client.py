@@ -219,7 +219,8 @@ def _check(path: Path) -> None:
         facts = path.stat()
     except FileNotFoundError:
         raise Unreachable(
-            f"{path}: there is no such socket, so the daemon is not running; systemctl start killswitchd"
+            f"{path}: there is no such socket, so the daemon is not running (what is contained stays so); "
+            "systemctl start killswitchd"
         ) from None
     except OSError as error:
         raise Denied(f"{path}: this user may not look there ({error.strerror}); use sudo") from None

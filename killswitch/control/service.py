@@ -28,6 +28,9 @@ class WorkloadInfo:
     lost_events: int
     path: str = ""  # absolute path of the cgroup's directory: cgroup v2 mount + ``cgroup``
     held_packets: int = 0  # of programs that were not judged yet
+    cpu_ns: int = -1  # CPU time that its cgroup has used, -1 = not known
+    events: int = 0  # of it, since the daemon started
+    hashing: float = -1.0  # how much like hashing its CPU time of the last half minute was, 0..1; -1 = not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ class Status:
     resident_bytes: int
     health: tuple[Health, ...]
     proof: Proof = Proof()
+    repeated: int = 0  # events that were not told one by one, because they only said the same again
 
 
 @dataclass(frozen=True, slots=True)

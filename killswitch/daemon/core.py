@@ -62,6 +62,7 @@ class Core:
         self.streams = Streams()
         self.spending = Spending(self)
         self.lost: Counter[str] = Counter()
+        self.repeated = 0  # events that were told once for many: the same process, the same address, within a moment
         self.stuck: dict[str, str] = {}  # part -> why, as the watchdog last saw it
         self.compiled: Compiled | None = None
         self.engine: Engine | None = None

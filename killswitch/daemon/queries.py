@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -44,9 +45,10 @@ class Queries:
         core = self._core
         path = core.path_of(w.cgroup)
         try:
-            processes = len(cgroupfs.processes(path))
+            processes, cpu_ns = len(cgroupfs.processes(path)), cgroupfs.cpu_usage_ns(path)
         except KernelError:
-            processes = 0
+            processes, cpu_ns = 0, -1
+        hashing = core.engine.hashing(w.id, time.monotonic_ns()) if core.engine else None
         flows = core.plane.flows(w.id) if w.id in core.workloads else None
         return WorkloadInfo(
             id=w.id,
@@ -64,6 +66,9 @@ class Queries:
             lost_events=w.lost,
             path=str(path),
             held_packets=flows.tx_held if flows else 0,
+            cpu_ns=cpu_ns,
+            events=w.events,
+            hashing=-1.0 if hashing is None else hashing,
         )
 
     def absent_info(self, absent: Absent) -> WorkloadInfo:
@@ -125,6 +130,7 @@ class Queries:
             resident_bytes=resident_bytes(),
             health=self.health(),
             proof=self._keeper.state(),
+            repeated=core.repeated,
         )
 
     def health(self) -> tuple[Health, ...]:

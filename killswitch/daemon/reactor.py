@@ -33,6 +33,7 @@ from killswitch.daemon.log import fields
 from killswitch.daemon.survey import running, tell_program
 from killswitch.daemon.workers import Workers
 from killswitch.daemon.workloads import Workload
+from killswitch.detect.builtin import REPEATED
 from killswitch.errors import Gone, KernelError, Protected
 from killswitch.events import (
     CgroupCreated,
@@ -90,6 +91,8 @@ class Reactor:
         if core.canary and getattr(event, "workload", 0) == core.canary[0]:
             core.canary[1](event)  # the self-test judges it; it is no workload of the operators
             return
+        if w := core.workloads.get(getattr(event, "workload", 0)):
+            w.events += 1
         if core.streams and type(event) is not Tick:
             shown = replace(event, content=b"") if isinstance(event, File) else event
             core.streams.event(shown, core.workloads.name(getattr(event, "workload", 0)))
@@ -107,7 +110,6 @@ class Reactor:
         elif isinstance(event, CgroupCreated):
             self.discover(event.path)
         elif isinstance(event, WorkloadAdded):
-            w = core.workloads.get(event.workload)
             if self._surveying and w and w.id not in self._surveyed:
                 self._surveyed.add(w.id)
                 self._judge_later(w.id, self._survey(w), f"judge what runs in {w.name}")
@@ -401,6 +403,9 @@ class Reactor:
 
     def _count_lost(self, event: Lost) -> None:
         core = self._core
+        if event.reason in REPEATED:
+            core.repeated += event.count
+            return
         core.lost[event.reason] += event.count
         w = core.workloads.get(event.workload)
         if w:

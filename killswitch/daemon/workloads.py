@@ -21,6 +21,7 @@ class Workload:
     desired: Containment = FREE
     incident: str = ""  # open incident
     lost: int = 0  # events
+    events: int = 0  # that came
     awaited: bool = False  # its cgroup is a place that is held for what may come back: nothing has run in it yet
 
     @property

@@ -14,7 +14,7 @@ from killswitch.commands import FREE, Outcome, Receipt, Step
 from killswitch.control.service import OrderResult, Proof
 from killswitch.errors import Denied, TimedOut
 from tests.unit.cli.conftest import Call
-from tests.unit.cli.house import House, workload
+from tests.unit.cli.house import SEVERED_FROZEN, House, workload
 
 WHOLE = (
     Step.FLOW, Step.DETECT, Step.SEVER, Step.SILENCE, Step.FREEZE, Step.DESTROY_SOCKETS, Step.STILL, Step.THAW,
@@ -103,3 +103,15 @@ NOW = time.time()
 )
 def test_the_status_tells_how_old_it_is(proof: Proof, told: str) -> None:
     assert proof_line(proof, NOW).plain == told
+
+
+def test_the_status_names_who_is_contained(house: House, call: Call) -> None:
+    cut = [
+        workload(f"w{n}", id=n, observed=SEVERED_FROZEN, desired=SEVERED_FROZEN, incident=f"inc-{n}")
+        for n in range(1, 8)
+    ]
+    house.watched = [workload("fine"), *cut]
+    told = call("status").stdout
+    assert "w1 severed+frozen (inc-1), " in told
+    assert "and 2 more: killswitch workloads" in told
+    assert "fine" not in told
