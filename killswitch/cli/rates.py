@@ -40,6 +40,7 @@ class Row:
     received: float | None
     dropped: int  # packets, ever: severed or refused
     dropping: float | None
+    held: int  # packets, ever: of programs that were not judged yet
     events: float | None
     lost: int  # events, ever
 
@@ -80,6 +81,7 @@ def _row(old: WorkloadInfo | None, new: WorkloadInfo, seconds: float, restarted:
         received=rate("rx_packets"),
         dropped=new.dropped_packets,
         dropping=rate("dropped_packets"),
+        held=new.held_packets,
         events=rate("events"),
         lost=new.lost_events,
     )
