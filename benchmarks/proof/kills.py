@@ -32,7 +32,7 @@ SPARE_DESCRIPTORS, SPARE_THREADS = 3, 2
 @dataclass(frozen=True, slots=True)
 class Killed:
     heard: int  # packets before the kill
-    leaked: int  # packets that arrived after the reply
+    leaked: tuple[str, ...]  # packets that arrived after the reply
     proven: bool  # severed and frozen by the receipts, by the kernel's own files, and by no CPU time used since
     severed_ms: float  # from just before the call
     frozen_ms: float
@@ -55,8 +55,9 @@ def nothing_leaves(kills: int, *, label: str = scene.LABEL) -> Iterator[Figure]:
                 before = objects.Holdings.of(daemon.process.pid)
         time.sleep(1)  # what serves a connection that was closed just now ends by itself
         after = objects.Holdings.of(daemon.process.pid)
-    heard = f"{sum(k.heard for k in done):,} heard before the kills"
-    yield count("kills", "packets at the far side after the reply", kills, sum(k.leaked for k in done), note=heard)
+    leaked = [p for k in done for p in k.leaked]
+    note = "; ".join(leaked[:5]) or f"{sum(k.heard for k in done):,} heard before the kills"
+    yield count("kills", "packets at the far side after the reply", kills, len(leaked), note=note)
     yield count("kills", "severed and frozen, proven", kills, sum(k.proven for k in done), kills)
     yield spread("kills", "from the order to severed", [k.severed_ms for k in done], None)
     yield spread("kills", "from the order to frozen and proven so", [k.frozen_ms for k in done], LIMIT_MS)
@@ -102,7 +103,8 @@ def _kill_senders(client: Client, cgroup: Path, counter: Counter, host: str) -> 
         )
         leaked = counter.since(replied)
         times = ((t - started) / 1e6 for t in (severed, frozen, replied_ns))
-        return Killed(len(counter.packets) - len(leaked), len(leaked), proven, *times)
+        after = tuple(f"{p} after {(p.unix_ns - replied) / 1e6:.1f} ms" for p in leaked)
+        return Killed(len(counter.packets) - len(after), after, proven, *times)
     finally:
         for sender in senders:
             sender.kill()

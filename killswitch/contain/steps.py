@@ -19,7 +19,7 @@ from killswitch.kernel import cgroupfs, procfs, sockets
 log = logging.getLogger("killswitch.contain")
 
 FLAT_WINDOW_S = 0.003  # over which a frozen workload must use no CPU time at all
-FLAT_TRIES = 5  # the last task to freeze may still be on its way out of the first window
+FLAT_LOOKS, FLAT_WINDOWS = 3, 5  # looks in a window, and windows after which it goes on and on
 TERMINATE_S = 5.0
 
 
@@ -116,15 +116,17 @@ async def freeze(path: Path, timeout_s: float, *, kill_unfrozen: bool) -> Proof:
 
 
 async def cpu_flat(path: Path) -> Proof | None:
-    """The proof that the cgroup used no CPU time over a window; None when it does in every one of some windows."""
-    before = cgroupfs.cpu_usage_ns(path)
-    for _ in range(FLAT_TRIES):
-        began = time.monotonic()
-        await asyncio.sleep(FLAT_WINDOW_S)
-        after = cgroupfs.cpu_usage_ns(path)
-        if after == before:
-            return {"cpu_ns": 0, "window_ms": round((time.monotonic() - began) * 1e3, 3)}
-        before = after
+    """The proof that the cgroup used no CPU time over a window; None when it goes on and on using some."""
+    used = cgroupfs.cpu_usage_ns(path)
+    since = time.monotonic()
+    for _ in range(FLAT_LOOKS * FLAT_WINDOWS):
+        await asyncio.sleep(FLAT_WINDOW_S / FLAT_LOOKS)
+        before, used = used, cgroupfs.cpu_usage_ns(path)
+        now = time.monotonic()
+        if used != before:
+            since = now  # the last task to freeze was still on its way out
+        elif now - since >= FLAT_WINDOW_S:
+            return {"cpu_ns": 0, "window_ms": round((now - since) * 1e3, 3)}
     return None
 
 

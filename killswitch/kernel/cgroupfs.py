@@ -23,7 +23,7 @@ from killswitch.errors import Gone, KernelError, NotSupported
 from killswitch.kernel import syscalls
 from killswitch.kernel.mounts import mounts
 
-RECHECK_S = (0.001, 0.05)  # first and longest pause between looks at cgroup.events when no notification comes
+RECHECK_S = (0.0005, 0.05)  # shortest and longest pause between looks at cgroup.events when no notification comes
 
 
 @cache
@@ -308,15 +308,15 @@ async def wait_empty(path: Path, timeout_s: float) -> bool:
 
 async def _wait(path: Path, timeout_s: float, wanted: Callable[[Events], bool]) -> bool:
     """Sleep on the file's own notification (EPOLLPRI), which the kernel holds back when the last was less than 10 ms
-    ago (CGROUP_FILE_NOTIFY_MIN_INTV); so also look again after 1, 2, 4 … 50 ms. The file is "readable" at all times:
-    an epoll of its own, which waits for EPOLLPRI alone, stands between it and the event loop."""
+    ago (CGROUP_FILE_NOTIFY_MIN_INTV); so also look again whenever a fifth more time has passed. The file is "readable"
+    at all times: an epoll of its own, which waits for EPOLLPRI alone, stands between it and the event loop."""
     try:
         fd = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as e:
         raise _file_error(path, "cgroup.events", "open", e) from e
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout_s
-    pause = RECHECK_S[0]
+    began = loop.time()
+    deadline = began + timeout_s
     changed = asyncio.Event()
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, fd)
@@ -335,6 +335,6 @@ async def _wait(path: Path, timeout_s: float, wanted: Callable[[Events], bool]) 
             left = deadline - loop.time()
             if left <= 0:
                 return False
+            pause = min(max((loop.time() - began) / 5, RECHECK_S[0]), RECHECK_S[1])
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), min(pause, left))
-            pause = min(pause * 2, RECHECK_S[1])

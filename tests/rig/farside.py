@@ -17,6 +17,7 @@ SO_TIMESTAMPNS = 35
 PACKET_OUTGOING = 4
 ICMPV6_NEIGHBOUR = range(133, 138)  # router and neighbour discovery: the host's, not a workload's
 ICMPV6_MLD = (130, 131, 132, 143)
+FIN, SYN, RST, ACK = 1, 2, 4, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,23 @@ class Packet:
     source_port: int
     destination_port: int
     reset: bool  # a bare TCP RST: the host's answer for a connection that no longer exists, not a workload's packet
+    flags: int = 0  # of TCP
+    size: int = 0  # bytes of the frame
+    payload: int = 0  # bytes behind TCP's header
+
+    @property
+    def connection(self) -> tuple[int, int, int]:
+        return self.version, self.source_port, self.destination_port
+
+    def __str__(self) -> str:
+        name = {socket.IPPROTO_TCP: "TCP", socket.IPPROTO_UDP: "UDP"}.get(self.protocol, f"protocol {self.protocol}")
+        letters = "".join(c for n, c in enumerate("FSRPAU") if self.flags >> n & 1)
+        return f"IPv{self.version} {name} {self.source_port}>{self.destination_port} {letters} {self.size} bytes"
 
 
-def parse(frame: bytes, unix_ns: int) -> Packet | None:
-    """Read an Ethernet frame's IP packet; None for what the host sends by itself (ARP, neighbour discovery, MLD)."""
+def parse(frame: bytes, unix_ns: int, size: int = 0) -> Packet | None:
+    """Read an Ethernet frame's IP packet (its first bytes are enough; ``size`` is of all of it); None for what the host
+    sends by itself (ARP, neighbour discovery, MLD)."""
     kind = int.from_bytes(frame[12:14])
     if kind == 0x0800 and len(frame) >= 34:
         version, protocol, body = 4, frame[23], 14 + (frame[14] & 15) * 4
@@ -44,9 +58,11 @@ def parse(frame: bytes, unix_ns: int) -> Packet | None:
         return None
     if protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
         source, destination = struct.unpack_from("!HH", frame, body)
-        reset = protocol == socket.IPPROTO_TCP and bool(frame[body + 13] & 4)
-        return Packet(unix_ns, version, protocol, source, destination, reset)
-    return Packet(unix_ns, version, protocol, 0, 0, False)
+        if protocol == socket.IPPROTO_UDP:
+            return Packet(unix_ns, version, protocol, source, destination, False, 0, size)
+        flags, payload = frame[body + 13], size - body - (frame[body + 12] >> 4) * 4
+        return Packet(unix_ns, version, protocol, source, destination, bool(flags & RST), flags, size, payload)
+    return Packet(unix_ns, version, protocol, 0, 0, False, 0, size)
 
 
 class Counter:
@@ -55,6 +71,8 @@ class Counter:
 
     def __init__(self, far: FarSide, *, at_near: bool = False) -> None:
         self.packets: deque[Packet] = deque(maxlen=2_000_000)
+        self.farewells = 0  # see _is_farewell: they are not among the packets
+        self._closed: set[tuple[int, int, int]] = set()  # connections that this side has closed
         made = socket.socket if at_near else far.open_socket
         self._socket = made(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         self._socket.bind((far.near_device if at_near else far.far_device, ETH_P_ALL))
@@ -68,14 +86,31 @@ class Counter:
         while not self._stop.is_set():
             if not select.select([self._socket], [], [], 0.05)[0]:
                 continue
-            frame, ancillary, _flags, address = self._socket.recvmsg(96, 64)
+            frame, ancillary, _flags, address = self._socket.recvmsg(2048, 64)
             if address[2] == PACKET_OUTGOING:  # what the far side itself sends
                 continue
             stamp = next((a[2] for a in ancillary if a[1] == SO_TIMESTAMPNS), None)
             seconds, nanoseconds = struct.unpack("qq", stamp) if stamp else divmod(time.time_ns(), 10**9)
-            packet = parse(frame, seconds * 10**9 + nanoseconds)
-            if packet:
+            packet = parse(frame, seconds * 10**9 + nanoseconds, len(frame))
+            if packet is None:
+                continue
+            if self._is_farewell(packet):
+                self.farewells += 1
+            else:
                 self.packets.append(packet)
+
+    def _is_farewell(self, p: Packet) -> bool:
+        """The host's own acknowledgement that the far side has closed, too, for a connection that its owner had closed before
+        (TIME_WAIT): empty, without an owner, and like a bare reset no packet of a workload."""
+        if p.protocol != socket.IPPROTO_TCP:
+            return False
+        if p.flags & SYN:
+            self._closed.discard(p.connection)
+        elif p.flags & FIN:
+            self._closed.add(p.connection)
+        elif p.flags == ACK and not p.payload:
+            return p.connection in self._closed
+        return False
 
     def since(self, unix_ns: int) -> list[Packet]:
         """Packets of a workload that arrived later than ``unix_ns`` (time.time_ns()); the host's bare resets are left out."""
