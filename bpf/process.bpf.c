@@ -23,7 +23,7 @@ static __always_inline void track(struct task_struct *task, struct cgroup *cgrp,
 		count_loss(slot, LOST_TRACKING_FULL);
 }
 
-/* The host's sshd runs itself, or a helper of its name, for each who logs in: a child of one that is protected, by name. */
+/* The host's sshd runs itself, or a helper of its name, for each who logs in: its child, by name. */
 static __always_inline bool is_protected_exec(struct scratch *s)
 {
 	u32 name = s->at.executable_name;
@@ -31,7 +31,7 @@ static __always_inline bool is_protected_exec(struct scratch *s)
 	if (is_protected(s->event.header.pid, s->event.header.start_ticks))
 		return true;
 	return *text_at(s, name) == 's' && *text_at(s, name + 1) == 's' && *text_at(s, name + 2) == 'h' &&
-	       *text_at(s, name + 3) == 'd' && is_protected(s->event.ppid, s->event.parent_start_ticks);
+	       *text_at(s, name + 3) == 'd' && is_way_in(s->event.ppid, s->event.parent_start_ticks);
 }
 
 static __always_inline void carry_out(struct scratch *s, struct workload *w, u32 slot)

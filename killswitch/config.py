@@ -36,6 +36,9 @@ class Config:
     cgroup_parent: str = "/killswitch"  # where `killswitch run` makes workloads, below the cgroup v2 root
     cgroup_mount: Path | None = None  # None: found in /proc/self/mountinfo
     protected_cgroups: tuple[str, ...] = ()  # never contained, nor any cgroup that holds one of them
+    protected_programs: tuple[
+        str, ...
+    ] = ()  # names of executables that are never killed, nor contained with their cgroup
     view_group: str = "killswitch"  # group that may open view.sock
     log_level: str = "info"
     host_root: Path = Path("/")  # below which the host's places of persistence are looked at
@@ -110,6 +113,12 @@ def _group(value: object) -> str:
     return value
 
 
+def _program(value: object) -> str:
+    if not isinstance(value, str) or not value or "/" in value:
+        raise ValueError("must be the name of an executable, without a directory, such as backup-agent")
+    return value
+
+
 def _seconds(value: object) -> float:
     try:
         number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
@@ -175,6 +184,7 @@ _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "cgroup_parent": _cgroup,
     "cgroup_mount": _absolute,
     "protected_cgroups": _list_of(_cgroup),
+    "protected_programs": _list_of(_program),
     "view_group": _group,
     "log_level": _level,
     "host_root": _absolute,

@@ -32,6 +32,7 @@ class Kept:
     pid: int
     start_ticks: int
     why: str  # "pid 1", "the daemon", …
+    way_in: bool = False  # an sshd: what it runs of its own kind is protected as well
 
 
 def contains(outer: str, inner: str) -> bool:
@@ -53,7 +54,7 @@ class Protected:
             **dict.fromkeys(names, "protected by configuration"),
             **dict.fromkeys(SSHD, "the operators' way in"),
         }
-        self._cgroups = tuple(c.rstrip("/") or "/" for c in cgroups)
+        self.cgroups = tuple(c.rstrip("/") or "/" for c in cgroups)
         self.watched: Callable[[], Collection[int]] = tuple
         self._always = self._lineage()
         self._found: dict[int, Kept] = {}
@@ -94,9 +95,34 @@ class Protected:
         known = self._found.get(pid)
         if known is not None and known.start_ticks == ticks:
             return known  # once protected, always: also when somebody moves it into a workload
-        if self._in_workload(procfs.cgroup(pid)):
+        if self._in_workload(procfs.cgroup(pid)) and not self._child_of_one(pid):
             return None
-        return Kept(pid, ticks, f"{name}, {self._names[name]}")
+        return Kept(pid, ticks, f"{name}, {self._names[name]}", name in SSHD)
+
+    def _child_of_one(self, pid: int) -> bool:
+        """Whether a protected process of the same family has started it: a login's own sshd."""
+        parent = procfs.stat(pid).ppid
+        found = self._found.get(parent)
+        return found is not None and found.way_in and procfs.same(parent, found.start_ticks)
+
+    def note(self, pid: int) -> bool:
+        """Look at this process now; whether it is protected and was not known to be."""
+        with contextlib.suppress(KernelError):
+            kept = self._recognise(pid)
+            if kept is not None and self._found.get(pid) != kept:
+                self._found = {**self._found, pid: kept}
+                return True
+        return False
+
+    def places(self) -> list[tuple[Kept, str]]:
+        """Every protected process that lives, with the path of its cgroup."""
+        found = []
+        for kept in self._every():
+            with contextlib.suppress(KernelError):
+                where = procfs.cgroup(kept.pid)
+                if procfs.same(kept.pid, kept.start_ticks):
+                    found.append((kept, where))
+        return found
 
     def _in_workload(self, cgroup: str) -> bool:
         if any(contains(place, cgroup) for place in HOSTS_PLACES):
@@ -123,7 +149,7 @@ class Protected:
             raise errors.Protected(
                 "cgroup / holds the whole host, pid 1 and the daemon included; name a cgroup below it"
             )
-        for own in self._cgroups:
+        for own in self.cgroups:
             if contains(cgroup, own) or contains(own, cgroup):
                 raise errors.Protected(
                     f"cgroup {cgroup} is, holds or lies in {own}, which is protected by configuration; "
@@ -142,12 +168,13 @@ class Protected:
 
     def check_process(self, pid: int) -> None:
         """Raises Protected when the process is protected, or lives in a protected cgroup."""
+        self.note(pid)
         for k in self.kept():
             if k.pid == pid:
                 raise errors.Protected(f"process {pid} is {k.why}; it is never killed: name another process")
         with contextlib.suppress(KernelError):
             where = procfs.cgroup(pid)
-            if any(contains(own, where) for own in self._cgroups):
+            if any(contains(own, where) for own in self.cgroups):
                 raise errors.Protected(
                     f"process {pid} lives in {where}, which is protected by configuration; name another process"
                 )

@@ -125,7 +125,7 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
     ledger = await asyncio.to_thread(Ledger.open, config.ledger_file)
     records = Records(ledger)
     stack.push_async_callback(records.close)
-    guard = ProtectedProcesses(config.protected_cgroups)
+    guard = ProtectedProcesses(config.protected_cgroups, names=config.protected_programs)
     switch = Switch(plane, config.evidence_dir, protected=guard)
     core = Core(config, mount, plane, records, switch, guard)
     stack.push_async_callback(finish, core, switch)
@@ -141,6 +141,7 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
     compiled = await compiling
     in_force = replace(compiled, generation=plane.policy_generation + 1)
     policies.put_in_force(in_force, files, first_incident=records.next_incident(config.evidence_dir))
+    core.guarding.apply()
     core.take_up_incidents()
     carry_on(core)
     reactor.look_after()
@@ -286,6 +287,7 @@ def background(running: Running, config: Config, stack: AsyncExitStack) -> None:
     for work, what in (
         (ticks(), "the second's tick"),
         (repairs(), "reconciling"),
+        (core.guarding.run(), "looking for protected processes"),
         (running.keeper.keep(), "the timer of the self-test"),
         (tell_manager(), "the status line"),
         (feed(proofs, watchdog_seconds() or PROVE, core.report_stuck), "the watchdog"),

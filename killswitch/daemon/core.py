@@ -17,6 +17,7 @@ from killswitch.contain.model import WorkloadRef
 from killswitch.contain.protected import Protected as ProtectedProcesses
 from killswitch.contain.switch import Switch
 from killswitch.control.service import StreamItem
+from killswitch.daemon.guarding import Guarding
 from killswitch.daemon.incidents import Incident, Incidents
 from killswitch.daemon.log import fields
 from killswitch.daemon.proofpolicy import is_canary
@@ -61,6 +62,7 @@ class Core:
         self.incidents = Incidents()
         self.streams = Streams()
         self.spending = Spending(self)
+        self.guarding = Guarding(self)
         self.lost: Counter[str] = Counter()
         self.repeated = 0  # events that were told once for many: the same process, the same address, within a moment
         self.stuck: dict[str, str] = {}  # part -> why, as the watchdog last saw it
@@ -130,7 +132,8 @@ class Core:
         return absence(self.compiled.policies[p] for p in policies) if self.compiled else Absence()
 
     def apply_absence(self, workload: int, policies: Iterable[int]) -> None:
-        """Tell the kernel what these policies say of programs that are not judged yet, and of a daemon that is away."""
+        """Tell the kernel what these policies say of programs that are not judged yet, and of a daemon that is away. Of none: it
+        goes on whatever happens."""
         said = self.absence_of(policies)
         self.plane.set_grace(workload, said.grace_ms)
         self.plane.set_hold(workload, HOLD_MODES[said.hold], said.lapse_ms)
@@ -153,8 +156,8 @@ class Core:
             name, explicit = name or absent.name, explicit or absent.explicit
         policies = self.policies_for(cgroup)
         self.plane.watch(number, path, sum(1 << p for p in policies))
-        self.apply_absence(number, policies)
         w = self.workloads.add(number, cgroup, policies, name=name, explicit=explicit)
+        self.guarding.shield(w)
         if known is None:
             self.tell(WorkloadAdded(time.monotonic_ns(), number, w.name, cgroup, policies))
             log.info("watching %s", fields(workload=w.name, cgroup=cgroup, id=number, policies=self.names_of(policies)))

@@ -37,6 +37,7 @@ from killswitch.detect.builtin import REPEATED
 from killswitch.errors import Gone, KernelError, Protected
 from killswitch.events import (
     CgroupCreated,
+    CgroupMove,
     CgroupRemoved,
     Done,
     Event,
@@ -98,6 +99,8 @@ class Reactor:
             core.streams.event(shown, core.workloads.name(getattr(event, "workload", 0)))
         if isinstance(event, Exec | WorkloadAdded):
             self.files.note(event)
+        if isinstance(event, Exec | CgroupMove):
+            core.guarding.note(event)
         if isinstance(event, Exec) and event.truncated and self._wants_whole(event):
             self._rereading[event.workload] += 1
             work = self._judge_whole(event)
@@ -308,6 +311,7 @@ class Reactor:
             await core.contain(w, command.desired, capture=command.capture, reason=command.reason, hot=command.hot)
         except Protected as e:  # a rule must not do what an operator may not; but it must not go unsaid either
             step = Step.SEVER if command.desired.severed else Step.FREEZE
+            core.guarding.refused(w)
             refused = Receipt(step, Outcome.REFUSED, w.id, started, time.monotonic_ns(), {}, str(e))
             core.receipt(refused, w, core.incidents.get(command.incident))
 
@@ -421,7 +425,7 @@ class Reactor:
         core = self._core
         if core.is_canary(cgroup):
             return
-        wanted = core.compiled.root_of(cgroup) if core.compiled else None
+        wanted = core.guarding.root_of(cgroup)
         if wanted == cgroup or cgroup in core.workloads.absent:
             try:
                 core.watch(cgroup)

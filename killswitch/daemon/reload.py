@@ -76,7 +76,7 @@ class Policies:
         for w in core.workloads:
             w.policies = core.policies_for(w.cgroup)
             core.plane.set_policies(w.id, w.mask)
-            core.apply_absence(w.id, w.policies)
+            core.guarding.shield(w)
             core.tell(WorkloadAdded(time.monotonic_ns(), w.id, w.name, w.cgroup, w.policies))
             core.records.workload(w)
         core.spending.policies_changed()

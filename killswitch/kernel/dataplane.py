@@ -173,8 +173,9 @@ class DataPlane:
 
     # --- what verdicts must not do ----------------------------------------------------------------------------------
 
-    def protect(self, processes: Iterable[tuple[int, int]]) -> None:
-        """No verdict kills exactly these (pid, start ticks), nor refuses what they send. Raises KernelError when too many."""
+    def protect(self, processes: Iterable[tuple[int, int, bool]]) -> None:
+        """No verdict kills exactly these (pid, start ticks, whether it is an sshd, whose helpers are not killed either), nor
+        refuses what they send. Raises KernelError when too many."""
         self._slots.restraints.protect(processes)
 
     def shield(self, cgroup_id: int, shielded: bool) -> None:

@@ -50,11 +50,11 @@ class Restraints:
         """Verdicts may hit ``more`` workloads beyond the ``spent`` that were read; None: as many as they like."""
         store_u64(self._budget.memory, _UNTIL_AT, 0 if more is None else spent + more + 1)
 
-    def protect(self, processes: Iterable[tuple[int, int]]) -> None:
-        """Exactly these (pid, start ticks) are never killed by a verdict, nor is anything that they send refused. Raises
-        KernelError when there are more than MAX_PROTECTED."""
+    def protect(self, processes: Iterable[tuple[int, int, bool]]) -> None:
+        """Exactly these (pid, start ticks, whether it is an sshd of the operators, whose own helpers are as well) are never killed
+        by a verdict, nor is anything that they send refused. Raises KernelError when there are more than MAX_PROTECTED."""
         wanted: Mapping[bytes, bytes] = {
-            pid.to_bytes(4, "little"): start.to_bytes(8, "little") for pid, start in processes
+            pid.to_bytes(4, "little"): (start << 1 | way_in).to_bytes(8, "little") for pid, start, way_in in processes
         }
         for key in self._protected.all_keys():
             if key not in wanted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -101,9 +101,13 @@ class Compiled:
 
     def root_of(self, cgroup: str) -> str | None:
         """The workload that this cgroup belongs to: the outermost of it and its ancestors that is watched, None if none is."""
+        return next(self.roots_of(cgroup), None)
+
+    def roots_of(self, cgroup: str) -> Iterator[str]:
+        """Those of this cgroup and its ancestors that are watched, the outermost first."""
         names = cgroup.strip("/").split("/")
         paths = ("/" + "/".join(names[:depth]) for depth in range(1, len(names) + 1))
-        return next((path for path in paths if self.policies_for(path)), None)
+        return (path for path in paths if self.policies_for(path))
 
     # --- the kernel's judgement --------------------------------------------------------------------------------------
 

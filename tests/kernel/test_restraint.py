@@ -52,8 +52,8 @@ def running(cgroup: Cgroup, *command: str | Path) -> Iterator[subprocess.Popen[b
         process.communicate()
 
 
-def entity(pid: int) -> tuple[int, int]:
-    return pid, procfs.start_ticks(pid)
+def entity(pid: int, *, sshd: bool = False) -> tuple[int, int, bool]:
+    return pid, procfs.start_ticks(pid), sshd
 
 
 def test_a_protected_process_may_run_what_is_forbidden_and_its_number_protects_nobody_after_it(
@@ -68,8 +68,8 @@ def test_a_protected_process_may_run_what_is_forbidden_and_its_number_protects_n
     told = [e for e in execs(plane) if e.name == "sleep"]
     assert [(e.clause, e.done) for e in told] == [(0, Done.NOTHING)], "it is told, and nothing is done"
     with running(watched, "/bin/sh", "-c", "read x; exec sleep 0") as shell:
-        pid, start = entity(shell.pid)
-        plane.protect([(pid, start - 1)])  # somebody else who had the number before
+        pid, start, _ = entity(shell.pid)
+        plane.protect([(pid, start - 1, False)])  # somebody else who had the number before
         shell.communicate(b"\n", timeout=20)
         assert shell.returncode == KILLED
 
@@ -82,9 +82,13 @@ def test_what_the_operators_sshd_runs_under_its_own_name_is_protected_and_nothin
     plane.load_policy(by_name(b"sshd-session", b"xmrig"), 1)
     script = f"read x; {tmp_path}/sshd-session; echo $?; {tmp_path}/xmrig; echo $?"
     with running(watched, "/bin/sh", "-c", script) as shell:
-        plane.protect([entity(shell.pid)])
+        plane.protect([entity(shell.pid, sshd=True)])
         assert shell.communicate(b"\n", timeout=20)[0].split() == [b"0", b"137"]
     assert watched.run(tmp_path / "sshd-session").returncode == KILLED, "the name alone protects nobody"
+    with running(watched, "/bin/sh", "-c", script) as shell:
+        plane.protect([entity(shell.pid)])
+        said = shell.communicate(b"\n", timeout=20)[0].split()
+        assert said == [b"137", b"137"], "nor does a protected parent that is no sshd"
 
 
 def test_a_shielded_workload_is_not_severed_but_what_is_forbidden_is_killed(plane: DataPlane, watched: Cgroup) -> None:
