@@ -51,7 +51,7 @@ class Restraints:
         store_u64(self._budget.memory, _UNTIL_AT, 0 if more is None else spent + more + 1)
 
     def protect(self, processes: Iterable[tuple[int, int, bool]]) -> None:
-        """Exactly these (pid, start ticks, whether it is an sshd of the operators, whose own helpers are as well) are never killed
+        """Exactly these (pid, start ticks, whether it is an sshd of the operators, whose own helpers are, too) are never killed
         by a verdict, nor is anything that they send refused. Raises KernelError when there are more than MAX_PROTECTED."""
         wanted: Mapping[bytes, bytes] = {
             pid.to_bytes(4, "little"): (start << 1 | way_in).to_bytes(8, "little") for pid, start, way_in in processes
