@@ -7,6 +7,17 @@
 char LICENSE[] SEC("license") = "GPL";
 
 #define SOCKFS_MAGIC 0x534F434B
+#define CAP_NET_RAW 13 /* takes it to make a socket whose frames no program on a cgroup sees */
+
+static __always_inline bool may_make_frames(struct task_struct *task)
+{
+	const struct cred *cred = BPF_CORE_READ(task, cred);
+	u64 capabilities = 0;
+
+	bpf_probe_read_kernel(&capabilities, sizeof(capabilities),
+			      (void *)cred + bpf_core_field_offset(cred->cap_permitted));
+	return capabilities >> CAP_NET_RAW & 1;
+}
 
 static __always_inline bool watched_here(struct cgroup *cgrp)
 {
@@ -63,6 +74,7 @@ int namespaces_lived_in(struct bpf_iter__task *ctx)
 		return 0;
 	lives.cgroup_id = cgroup_id_of(cgrp);
 	lives.tid = BPF_CORE_READ(task, pid);
+	lives.makes_frames = may_make_frames(task);
 	bpf_seq_write(ctx->meta->seq, &lives, sizeof(lives));
 	return 0;
 }

@@ -207,6 +207,8 @@ struct thread_namespace {
 	u64 cgroup_id;
 	u32 tid;
 	u32 net; /* the inode number of its network namespace */
+	u32 makes_frames; /* it may make packet sockets there: it has CAP_NET_RAW */
+	u32 padding;
 };
 
 #endif

@@ -81,6 +81,31 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps") __weak;
 
+/* One element, mapped by user space: whether the whole host is cut off. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct host);
+} host SEC(".maps") __weak;
+
+/* What goes through then; the first ``host.rules`` of them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_HOST_RULES);
+	__type(key, u32);
+	__type(value, struct host_rule);
+} host_rules SEC(".maps") __weak;
+
+/* One element: what was dropped because of it. A packet that is seen by its cgroup and by its device is dropped once. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct flow);
+} host_flow SEC(".maps") __weak;
+
 /* Slot -> what was lost, by reason; slot 0 = not to be told. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

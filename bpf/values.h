@@ -188,6 +188,35 @@ struct handed {
 	u32 padding;
 };
 
+#define MAX_HOST_RULES 64
+
+/* The host as a whole. One element, mapped by user space. */
+struct host {
+	u64 cgroup_id; /* whose sockets are meant: the root of the cgroup tree */
+	u64 since_ns;  /* CLOCK_BOOTTIME */
+	u32 rules;     /* so many of host_rules are in force */
+	u8 cut;
+	u8 padding[3];
+};
+
+#define BEGUN_BY_EITHER 0
+#define BEGUN_BY_THEM 1
+#define BEGUN_BY_US 2
+
+/* What goes through while the host is cut off. Seen from here: the far side's address, ports in the host's order. */
+struct host_rule {
+	u64 address[2]; /* network order, IPv4 mapped; no bit that the mask has not */
+	u64 mask[2];
+	u32 device; /* 0 = any */
+	u16 local_low;
+	u16 local_high;
+	u16 remote_low;
+	u16 remote_high;
+	u8 protocol; /* 0 = any */
+	u8 begun_by; /* a TCP connection: who may have begun it */
+	u8 padding[2];
+};
+
 #define TRAFFIC_BURSTS 16 /* a power of two; the last of each direction are kept */
 
 /* Payload that went one way without a pause. */

@@ -166,9 +166,14 @@ typedef struct {
 	u32 val;
 } kgid_t;
 
+typedef struct {
+	u64 val;
+} kernel_cap_t; /* of two words of 32 bits before 6.3 */
+
 struct cred {
 	kuid_t uid;
 	kgid_t gid;
+	kernel_cap_t cap_permitted;
 };
 
 struct ns_common {

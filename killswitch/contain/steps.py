@@ -8,13 +8,13 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from killswitch.commands import Containment
 from killswitch.contain.model import Plane, Proof, StepFailed
 from killswitch.errors import Gone, KernelError
-from killswitch.kernel import cgroupfs, procfs, sockets
+from killswitch.kernel import cgroupfs, netns, procfs, sockets, unseen
 
 log = logging.getLogger("killswitch.contain")
 
@@ -57,17 +57,23 @@ def flows(plane: Plane, cgroup: int) -> Proof:
     return {}
 
 
-def destroy_sockets(plane: Plane, cgroup: int, path: Path, spare: Container[int]) -> tuple[Proof, sockets.Report]:
-    """Destroy what the workload's cgroups made and its processes hold. Blocks: call it in a thread."""
+def destroy_sockets(
+    plane: Plane, cgroup: int, path: Path, spare: Container[int], *, running: bool = True
+) -> tuple[Proof, sockets.Report]:
+    """Destroy what the workload's cgroups made and its processes hold. Blocks: call it in a thread.
+
+    ``running``: see to it as well that frames are judged at the devices where they may be made; what is frozen makes none.
+    """
     cgroups = cgroupfs.subtree_ids(path)
     try:
         census = plane.census(cgroups)
     except KernelError as e:
         log.warning("no census of sockets, /proc is asked for every process: %s", e)
         census = None
-    report = sockets.destroy_sockets(
-        cgroupfs.processes(path), cgroups, spare, census, lambda fd: plane.cut_handed(cgroup, fd)
-    )
+    pids = cgroupfs.processes(path)
+    framing = census.framing if census else netns.namespaces_of(pids)
+    devices, unguarded = guard(plane, framing) if running else (0, [])
+    report = sockets.destroy_sockets(pids, cgroups, spare, census, lambda fd: plane.cut_handed(cgroup, fd))
     proof: Proof = {
         "destroyed": len(report.destroyed),
         "shut": report.shut,
@@ -76,14 +82,53 @@ def destroy_sockets(plane: Plane, cgroup: int, path: Path, spare: Container[int]
         "handed": report.handed,
         "namespaces": report.namespaces,
     }
+    if devices:
+        proof["devices"] = devices
+    if report.muted:
+        proof["muted"] = report.muted
+    stays = unguarded if report.muted else []
+    if report.loose:  # nothing else ends what they send
+        holders = [pid for pid in pids if not report.loose.isdisjoint(sockets.held_sockets([pid]))]
+        ended, failed = unseen.end(holders)
+        proof["ended_holders"] = len(ended)
+        stays = [*stays, *failed]
     proof |= {f"held_{kind}": n for kind, n in sorted(report.held.items())}
     if report.not_listed:
         proof["not_listed"] = ",".join(report.not_listed)
-    if not report.complete:
-        causes = [*report.errors, *(f"{s}: still there" for s in report.remaining)]
+    if unguarded:
+        proof["unguarded"] = "; ".join(unguarded[:3])
+    if not report.complete or stays:
+        causes = [*report.errors, *stays, *(f"{s}: still there" for s in report.remaining)]
         more = f", and {len(causes) - 3} more" if len(causes) > 3 else ""
         raise StepFailed("; ".join(causes[:3]) + more, proof)
     return proof, report
+
+
+def guard(plane: Plane, namespaces: Mapping[int, int]) -> tuple[int, list[str]]:
+    """Have frames of packet sockets judged at every device of these network namespaces (inode → a thread that lives in it):
+    (how many devices, what could not be done). Blocks some milliseconds for each device at which nothing was before."""
+    devices, errors = 0, []
+    for inode, tid in namespaces.items():
+        try:
+            attached = plane.guard_namespace(inode, tid)
+        except Gone:
+            continue
+        except KernelError as e:
+            errors.append(str(e))
+            continue
+        devices += len(attached.devices)
+        errors += attached.errors
+    return devices, errors
+
+
+def prepare_thaw(plane: Plane, path: Path) -> None:
+    """What is to run while it is severed: see to it that its frames go nowhere. Blocks. Raises StepFailed."""
+    census = plane.census(cgroupfs.subtree_ids(path))
+    _, errors = guard(plane, census.framing)
+    if errors:
+        raise StepFailed(
+            f"its frames would go out: {'; '.join(errors[:3])}; release its network first, or terminate it"
+        )
 
 
 # --- freezer ----------------------------------------------------------------------------------------------------------

@@ -67,6 +67,8 @@ class Switch:
         # Of their own: a kill must not queue behind whatever else fills the loop's default executor.
         self._fast = ThreadPoolExecutor(2, "ks-sockets")
         self._slow = ThreadPoolExecutor(2, "ks-evidence", scheduling.stand_back)
+        self._rounds = ThreadPoolExecutor(1, "ks-guard", scheduling.stand_back)
+        self._unguarded: frozenset[str] = frozenset()  # what could not be done, and is in the log
         protected.watched = lambda: plane.workloads().keys()
         protected.refresh()
 
@@ -85,6 +87,7 @@ class Switch:
         await self._lanes.idle()
         self._fast.shutdown(wait=False)
         self._slow.shutdown(wait=False)
+        self._rounds.shutdown(wait=False)
 
     # --- contain ------------------------------------------------------------------------------------------------------
 
@@ -140,7 +143,7 @@ class Switch:
                 if desired.frozen:
                     await self._step(order, Step.FREEZE, self._freeze(workload))
                 if desired.severed:
-                    await self._step(order, Step.DESTROY_SOCKETS, self._destroy(workload, destroyed))
+                    await self._step(order, Step.DESTROY_SOCKETS, self._destroy(workload, destroyed, desired.frozen))
             order.settle()
             if capture:
                 await asyncio.sleep(ANSWER_S)
@@ -166,15 +169,15 @@ class Switch:
         path = workload.directory()
         return await steps.freeze(path, self._freeze_timeout_s, kill_unfrozen=self._kill_unfrozen)
 
-    async def _destroy(self, workload: WorkloadRef, destroyed: list[InetSocket]) -> Proof:
-        proof, report = await self._destroy_now(workload)
+    async def _destroy(self, workload: WorkloadRef, destroyed: list[InetSocket], frozen: bool) -> Proof:
+        proof, report = await self._destroy_now(workload, running=not frozen)
         destroyed.extend(report.destroyed)
         return proof
 
-    async def _destroy_now(self, workload: WorkloadRef) -> tuple[Proof, Report]:
+    async def _destroy_now(self, workload: WorkloadRef, *, running: bool = True) -> tuple[Proof, Report]:
         def work() -> tuple[Proof, Report]:
             spare = self._protected.sockets()
-            return steps.destroy_sockets(self._plane, workload.id, workload.directory(), spare)
+            return steps.destroy_sockets(self._plane, workload.id, workload.directory(), spare, running=running)
 
         return await asyncio.get_running_loop().run_in_executor(self._fast, work)
 
@@ -249,6 +252,9 @@ class Switch:
         path = workload.directory()
         try:
             now = self._plane.containment(workload.id)
+            if now.severed:
+                # From now on it could make frames again.
+                await asyncio.get_running_loop().run_in_executor(self._fast, steps.prepare_thaw, self._plane, path)
             self._plane.set_containment(workload.id, replace(now, frozen=False, terminated=False))
         except Gone:
             pass  # it is not watched any more: nothing is pinned that could freeze it again
@@ -314,6 +320,20 @@ class Switch:
                 receipts += order.receipts
         return receipts
 
+    async def guard_devices(self) -> None:
+        """Have frames judged in every network namespace in which a watched workload may make some; what is new, mostly."""
+        await asyncio.get_running_loop().run_in_executor(self._rounds, self._guard)
+
+    def _guard(self) -> None:
+        try:
+            _, errors = steps.guard(self._plane, self._plane.census(None).framing)
+            self._plane.tidy()
+        except KernelError as e:
+            errors = [str(e)]
+        for error in sorted(set(errors) - self._unguarded):
+            log.error("frames of packet sockets are not judged everywhere: %s", error)
+        self._unguarded = frozenset(errors)
+
     async def _sweep(self, cgroup: int, wanted: Containment) -> list[Receipt]:
         """A workload that is severed and runs may have been handed a socket since: look again. Nothing new, no receipt."""
         if not wanted.severed or wanted.frozen:
@@ -329,7 +349,7 @@ class Switch:
         try:
             async with order.lane.lock:
                 proof, report = await self._destroy_now(order.workload)
-            if report.newly:
+            if report.newly or proof.get("ended_holders"):
                 order.add(watch.receipt(Outcome.DONE, {**proof, "handed_since": report.newly}))
         except Gone:
             pass

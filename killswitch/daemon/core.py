@@ -75,6 +75,7 @@ class Core:
         )
         self.fatal = False
         self.on_fatal: Callable[[], None] = lambda: None
+        self._guarding: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- tasks ---
@@ -345,6 +346,8 @@ class Core:
                 self.gone(w.id)
             elif w.awaited and cgroupfs.populated(self.path_of(w.cgroup)):
                 w.awaited = False  # moved there, and not by an exec that would have told
+        if len(self.workloads) and (self._guarding is None or self._guarding.done()):
+            self._guarding = self.spawn(self.switch.guard_devices(), "guarding devices")  # not to hold up the repairs
         desired = {w.id: w.due for w in self.workloads if w.desired != FREE}
         if not desired:
             return

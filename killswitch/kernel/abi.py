@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 PREDICATE_WORDS = 4
 MAX_WORKLOADS = 1024  # slots; slot 0 means "none"
+MAX_HOST_RULES = 64
 MAX_WORKLOAD_LEVEL = 15  # how deep below the cgroup root a workload may lie
 NS_PER_TICK = 10_000_000
 ARGV_WINDOW = 4096
@@ -232,6 +233,21 @@ FLOW = Layout(
         for name in ("tx_packets", "tx_bytes", "tx_dropped", "rx_packets", "rx_bytes", "rx_dropped", "tx_held")
     )
 )
+HOST = Layout((("cgroup_id", "Q"), ("since_ns", "Q"), ("rules", "I"), ("cut", "B"), ("padding", "3x")))
+HOST_RULE = Layout(
+    (
+        ("address", "16s"),
+        ("mask", "16s"),
+        ("device", "I"),
+        ("local_low", "H"),
+        ("local_high", "H"),
+        ("remote_low", "H"),
+        ("remote_high", "H"),
+        ("protocol", "B"),
+        ("begun_by", "B"),
+        ("padding", "2x"),
+    )
+)
 TRAFFIC_BURSTS = 16  # kept of each direction of a connection
 TRAFFIC_BURST = Layout(
     (("began_ns", "Q"), ("bytes", "I"), ("span_us", "I"), ("packets", "I"), ("padding", "4x"))
@@ -325,7 +341,7 @@ HOT_KEY = Layout((("start_ticks", "Q"), ("address", "Q"), ("pid", "I"), ("paddin
 HOT_VALUE = Layout((("samples", "Q"), ("code_len", "B"), ("padding", "7x"), ("code", f"{CODE_BYTES}s")))
 HANDED = Layout((("cgroup_id", "Q"), ("slot", "I"), ("padding", "4x")))
 HELD_SOCKET = Layout((("cgroup_id", "Q"), ("made_in", "Q"), ("inode", "Q"), ("pid", "I"), ("descriptor", "I")))
-THREAD_NAMESPACE = Layout((("cgroup_id", "Q"), ("tid", "I"), ("net", "I")))
+THREAD_NAMESPACE = Layout((("cgroup_id", "Q"), ("tid", "I"), ("net", "I"), ("makes_frames", "I"), ("padding", "4x")))
 
 STRUCTS: dict[str, Layout] = {
     "exec_event": EXEC,
@@ -351,6 +367,8 @@ STRUCTS: dict[str, Layout] = {
     "traffic": TRAFFIC,
     "traffic_activity": TRAFFIC_ACTIVITY,
     "losses": LOSSES,
+    "host": HOST,
+    "host_rule": HOST_RULE,
     "dfa_row": DFA_ROW,
     "predicate_set": PREDICATE_SET,
     "clause": CLAUSE,

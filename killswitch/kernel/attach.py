@@ -25,6 +25,7 @@ CGROUP: dict[str, int] = {
     "on_bind4": 8,
     "on_bind6": 9,
     "on_sockops": 3,
+    "on_setsockopt": 22,
     "on_ingress": 0,
     "on_egress": 1,
 }

@@ -20,7 +20,9 @@ from killswitch.kernel import syscalls
 
 _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _NR_PERF = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331}
-_MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE, _ENABLE_STATS = 0, 5, 17, 28, 32
+_MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE, _LINK_UPDATE, _ENABLE_STATS = 0, 5, 17, 28, 29, 32
+_TEST_RUN, _OBJ_INFO = 10, 15
+_LINK_CGROUP, _LINK_TCX = 3, 11
 _PERF_SET_BPF = 0x40042408
 _LOG_BYTES = 16384
 
@@ -50,6 +52,12 @@ def _bpf(what: str, command: int, attribute: bytes, hint: str = "") -> int:
     if result < 0:
         raise syscalls.error(what, ctypes.get_errno(), hint)
     return result
+
+
+def _answer(buffer: ctypes.Array[ctypes.c_char]) -> int:
+    number = _NR_BPF.get(platform.machine(), -1)
+    syscalls.checked("try a BPF program", syscalls.raw(number, _TEST_RUN, ctypes.byref(buffer), len(buffer)))
+    return int(struct.unpack_from("=i", buffer.raw, 4)[0])
 
 
 def load(kind: int, code: bytes, *, expected: int = 0, btf_id: int = 0) -> int:
@@ -84,9 +92,58 @@ def create_map(kind: int, key: int, value: int, entries: int) -> int:
     return _bpf("create the map", _MAP_CREATE, struct.pack("=IIIIII", kind, key, value, entries, 0, 0) + bytes(48))
 
 
-def link(program: int, target: int, attach_type: int) -> int:
-    """Attach by a link: to a cgroup, or (``target`` 0) where the program was loaded for. Closing it detaches."""
-    return _bpf("attach", _LINK_CREATE, struct.pack("=IIII", program, target, attach_type, 0) + bytes(32))
+def link(program: int, target: int, attach_type: int, flags: int = 0) -> int:
+    """Attach by a link: to a cgroup, a device (by index), or (``target`` 0) where the program was loaded for. Closing it
+    detaches."""
+    return _bpf("attach", _LINK_CREATE, struct.pack("=IIII", program, target, attach_type, flags) + bytes(32))
+
+
+def link_update(link_fd: int, program: int) -> None:
+    """Put another program in the place of a link's, with no moment without one."""
+    _bpf("replace a link's program", _LINK_UPDATE, struct.pack("=IIII", link_fd, program, 0, 0))
+
+
+def link_device(link_fd: int) -> int:
+    """The index of the device that a tcx link is attached to; 0 = it is gone, or this is no such link."""
+    kind, device = struct.unpack_from("=I12xI", _link_info(link_fd))
+    return int(device) if kind == _LINK_TCX else 0
+
+
+def link_cgroup(link_fd: int) -> int:
+    """The id of the cgroup that a link is attached to; 0 = it is gone, or this is no such link."""
+    kind, cgroup = struct.unpack_from("=I12xQ", _link_info(link_fd))
+    return int(cgroup) if kind == _LINK_CGROUP else 0
+
+
+def _link_info(link_fd: int) -> bytes:
+    buffer = ctypes.create_string_buffer(64)
+    _bpf("describe a link", _OBJ_INFO, struct.pack("=IIQ", link_fd, len(buffer), ctypes.addressof(buffer)))
+    return buffer.raw
+
+
+def test_frame(program: int, frame: bytes, device: int) -> int:
+    """What a program for frames answers to this one, as if it went over that device (an index in our network namespace).
+    Nothing is sent."""
+    text = ctypes.create_string_buffer(frame, len(frame))
+    skb = ctypes.create_string_buffer(192)  # struct __sk_buff, of which only the index is set
+    struct.pack_into("=I", skb, 40, device)
+    attribute = struct.pack(
+        "=IIIIQQIIIIQQ",
+        program,
+        0,
+        len(frame),
+        0,
+        ctypes.addressof(text),
+        0,
+        1,
+        0,
+        len(skb),
+        0,
+        ctypes.addressof(skb),
+        0,
+    )
+    buffer = ctypes.create_string_buffer(attribute + bytes(16), len(attribute) + 16)
+    return _answer(buffer)
 
 
 def tracepoint(program: int, name: str | None = None) -> int:

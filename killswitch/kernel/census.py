@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from killswitch.kernel import abi, libbpf, syscalls
@@ -23,23 +23,27 @@ class Census:
     held: dict[int, tuple[int, int]]  # inode of a socket -> one (pid, descriptor) that leads to it
     made_in: dict[int, int]  # inode of a socket -> the cgroup that made it, as far as the kernel tells
     lives: dict[int, int]  # tid -> inode of its network namespace
+    framing: dict[int, int] = field(default_factory=dict)  # inode of a namespace -> a tid in it that has CAP_NET_RAW
 
 
-def take(programs: Path, cgroups: frozenset[int]) -> Census:
-    """``programs``: where the iterators are pinned; ``cgroups``: ids, watched or below a watched one: of others nothing is
-    told. Blocks for milliseconds, without the interpreter's lock. Raises KernelError."""
-    lives = {
-        tid: net for cgroup, tid, net in abi.THREAD_NAMESPACE.codec.iter_unpack(_records(programs / NAMESPACES))
-        if cgroup in cgroups
-    }  # fmt: skip
+def take(programs: Path, cgroups: frozenset[int] | None) -> Census:
+    """``programs``: where the iterators are pinned; ``cgroups``: ids, watched or below a watched one (of others nothing is
+    told), None = all of those. Blocks for milliseconds, without the interpreter's lock. Raises KernelError."""
+    lives: dict[int, int] = {}
+    framing: dict[int, int] = {}
+    for cgroup, tid, net, frames in abi.THREAD_NAMESPACE.codec.iter_unpack(_records(programs / NAMESPACES)):
+        if cgroups is None or cgroup in cgroups:
+            lives[tid] = net
+            if frames:
+                framing.setdefault(net, tid)
     held: dict[int, tuple[int, int]] = {}
     made_in: dict[int, int] = {}
     for cgroup, maker, inode, pid, descriptor in abi.HELD_SOCKET.codec.iter_unpack(_records(programs / SOCKETS)):
-        if cgroup in cgroups:
+        if cgroups is None or cgroup in cgroups:
             held.setdefault(inode, (pid, descriptor))
             if maker:
                 made_in[inode] = maker
-    return Census(held, made_in, lives)
+    return Census(held, made_in, lives, framing)
 
 
 def _records(pin: Path) -> bytes:

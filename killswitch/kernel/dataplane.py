@@ -18,11 +18,13 @@ from pathlib import Path
 from killswitch.commands import Containment, KernelTables
 from killswitch.errors import Gone, KernelError
 from killswitch.events import CgroupRemoved, Cpu, Event, Flow, Lost
-from killswitch.kernel import abi, attach, census, loader, pins, syscalls, upgrade
+from killswitch.kernel import abi, attach, census, loader, netns, pins, syscalls, upgrade
 from killswitch.kernel.census import Census
 from killswitch.kernel.cpu import Sampler, Windows
+from killswitch.kernel.frames import WORKLOADS, Attached, Frames
 from killswitch.kernel.handed import Handed
 from killswitch.kernel.holds import Holds
+from killswitch.kernel.hostcut import HostCut
 from killswitch.kernel.losses import Losses
 from killswitch.kernel.mounts import ensure_bpffs
 from killswitch.kernel.ring import Ring
@@ -60,6 +62,8 @@ class DataPlane:
     """Made by ``open``. Not thread-safe: one event loop uses it."""
 
     adopted: bool  # found pinned, and nothing had to be loaded
+    frames: Frames  # what is attached to network devices
+    host: HostCut  # the whole host's containment
     sampler_error: KernelError | None  # why CPU use is not sampled here, None = it is
 
     def __init__(self, loaded: loader.Loaded, mount: Path, *, adopted: bool) -> None:
@@ -71,6 +75,9 @@ class DataPlane:
         self._windows = Windows(loaded.maps["cpu_samples"], loaded.maps["cpu_hot"])
         self._traffic = Traffic(loaded.maps["traffic"], loaded.mapped("traffic_activity"))
         self._exec_ring, self._flow_ring = (Ring(name, fd) for name, fd in loaded.rings.items())
+        pin_dir = loaded.generation.path.parent
+        self.frames = Frames(loaded.generation.programs, pin_dir)
+        self.host = HostCut(loaded, self.frames, pin_dir)
         self._poll = select.epoll()
         for fd in loaded.rings.values():
             self._poll.register(fd, select.EPOLLIN)
@@ -213,9 +220,9 @@ class DataPlane:
         """Raises Gone when it is not watched."""
         return Flows(*self._loaded.percpu("flows").total(self._slots.slot(cgroup_id)))
 
-    def census(self, cgroups: frozenset[int]) -> Census:
-        """Who of these cgroups (watched, or below a watched one) holds which socket. Blocks for milliseconds; from any
-        thread. Raises KernelError."""
+    def census(self, cgroups: frozenset[int] | None) -> Census:
+        """Who of these cgroups (watched, or below a watched one; None: of all of those) holds which socket. Blocks for
+        milliseconds; from any thread. Raises KernelError."""
         return census.take(self._loaded.generation.programs, cgroups)
 
     def cut_handed(self, cgroup_id: int, fd: int) -> bool:
@@ -227,6 +234,21 @@ class DataPlane:
     def _let_go_of_handed(self) -> None:
         if not any(self._slots.containment(c).severed for c in self._slots):
             self._handed.let_go()
+
+    def guard_namespace(self, inode: int, tid: int) -> Attached:
+        """Judge frames of packet sockets at every device of the network namespace with this inode, in which the thread
+        lives; what is judged already stays. From any thread. Raises Gone, KernelError."""
+        if inode == netns.own():
+            return self.frames.attach(inode, None, WORKLOADS)
+        fd = netns.open_of_process(tid)
+        try:
+            return self.frames.attach(inode, fd, WORKLOADS)
+        finally:
+            os.close(fd)
+
+    def tidy(self) -> None:
+        """Let go of what is pinned for devices that are gone. From any thread."""
+        self.frames.tidy()
 
     # --- policy -----------------------------------------------------------------------------------------------------
 
@@ -303,6 +325,8 @@ class DataPlane:
     def remove(self) -> None:
         """Let go, detach and unpin everything: nothing is watched or contained any more."""
         pin_dir = self._loaded.generation.path.parent
+        self.host.remove()
+        self.frames.remove()
         self.close()
         for generation in pins.generations(pin_dir):
             generation.remove()

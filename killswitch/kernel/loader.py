@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from killswitch.errors import Gone, KernelError
-from killswitch.kernel import abi, attach, libbpf, pins, refusal, syscalls
+from killswitch.kernel import abi, attach, frames, libbpf, pins, refusal, syscalls
 from killswitch.kernel.maps import Map, Mapped, Percpu
 from killswitch.kernel.tables import MAPS as TABLE_MAPS
 
@@ -20,6 +20,7 @@ PROTECTED = "protected_processes"  # likewise
 DAEMON = "daemon_pid"  # likewise
 HANDED = "handed_sockets"  # likewise
 HOLDING = ("holds", "unjudged")  # likewise
+HOST = ("host", "host_rules", "host_flow")  # likewise
 PERCPU = ("flows", "losses")
 RINGS = ("exec_ring", "flow_ring")
 PLAIN = ("workload_by_cgroup", "cgroup_slot", "processes", "process_bits", "cpu_samples", "cpu_hot", *TABLE_MAPS)
@@ -57,6 +58,10 @@ class Loaded:
             if all((generation.maps / name).exists() for name in HOLDING):
                 for name in HOLDING:
                     self.maps[name] = Map(name, self._fd(name))
+            if all((generation.maps / name).exists() for name in HOST):
+                self.maps["host"] = Mapped("host", self._fd("host"))
+                self.maps["host_rules"] = Map("host_rules", self._fd("host_rules"))
+                self.maps["host_flow"] = Percpu("host_flow", self._fd("host_flow"))
             if (generation.maps / DAEMON).exists():
                 self.maps[DAEMON] = Map(DAEMON, self._fd(DAEMON))
             if (generation.maps / HANDED).exists():
@@ -113,6 +118,7 @@ def load(obj: Path, generation: pins.Generation) -> Loaded:
             *attach.TRACING,
             *attach.CGROUP,
         }
+        needed |= {*HOST, *frames.WORKLOADS, *frames.HOST, *frames.HOST_CGROUP}
         if missing := sorted(needed - maps.keys() - programs.keys()):
             hint = f"it is no data plane of this release, for it has no {missing[0]}; {refusal.REBUILD}"
             raise KernelError(f"load the BPF object {obj}", errno.ENOEXEC, hint)

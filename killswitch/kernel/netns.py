@@ -11,11 +11,14 @@ import fcntl
 import os
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
 
 from killswitch.errors import KernelError
 from killswitch.kernel import procfs, syscalls
 
+T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000
 _SIOCGSKNS = 0x894C  # sockios.h: a descriptor of the network namespace that a socket lives in
 
@@ -31,6 +34,19 @@ def open_of_process(pid: int) -> int:
         return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as e:
         raise syscalls.error(f"network namespace of process {pid}", e) from e
+
+
+def open_at(path: Path) -> int:
+    """A descriptor of the network namespace at this path (``/run/netns/NAME``, ``/proc/PID/ns/net``). Raises KernelError."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as e:
+        raise syscalls.error(f"network namespace {path}", e) from e
+
+
+def devices(fd: int | None) -> list[tuple[int, str]]:
+    """(index, name) of every device of the namespace (None: our own)."""
+    return socket.if_nameindex() if fd is None else within(fd, socket.if_nameindex)
 
 
 def open_of_socket(fd: int) -> int:
@@ -52,16 +68,21 @@ def namespaces_of(pids: Iterable[int]) -> dict[int, int]:
 
 def socket_in(namespace_fd: int, family: int, kind: int, protocol: int) -> socket.socket:
     """A socket that lives in the namespace. Raises KernelError."""
-    made: list[socket.socket] = []
+    return within(namespace_fd, lambda: socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol))
+
+
+def within(namespace_fd: int, function: Callable[[], T]) -> T:
+    """``function()``, called in the namespace, by a thread that does nothing else. Raises KernelError, also for its OSError."""
+    made: list[T] = []
     failed: list[Exception] = []
 
     def work() -> None:
         try:
             syscalls.setns(namespace_fd, _CLONE_NEWNET)
-            made.append(socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol))
+            made.append(function())
         except OSError as e:
-            failed.append(syscalls.error("make a socket in another network namespace", e))
-        except KernelError as e:
+            failed.append(syscalls.error("work in another network namespace", e))
+        except Exception as e:
             failed.append(e)
 
     thread = threading.Thread(target=work, name="netns", daemon=True)

@@ -223,12 +223,25 @@ def destroy_matching(
     return [s for i, s in seen.items() if i not in left], [f for f in failed if f[0].identity in left], remaining
 
 
+def _socket_of(fd: int) -> socket.socket:
+    """Takes the descriptor over. Raises OSError, and closes it, when it is no socket."""
+    found = socket.socket(
+        socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd
+    )  # any kind: told what it is, it asks for no name
+    try:
+        domain, kind, protocol = (found.getsockopt(socket.SOL_SOCKET, o) for o in (39, socket.SO_TYPE, 38))
+    except OSError:
+        found.close()
+        raise
+    return socket.socket(domain, kind, protocol, fileno=found.detach())  # some kinds (AF_XDP) have none to tell
+
+
 def duplicate(pid: int, fd: int) -> socket.socket | None:
     """A socket of ours that shares another process's open socket. None when it cannot be had: closed, ended, refused."""
     with contextlib.suppress(KernelError, OSError):
         pidfd = os.pidfd_open(pid)
         try:
-            return socket.socket(fileno=syscalls.pidfd_getfd(pidfd, fd))
+            return _socket_of(syscalls.pidfd_getfd(pidfd, fd))
         finally:
             os.close(pidfd)
     return None

@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from killswitch.errors import Gone, KernelError
-from killswitch.kernel import netns, sockdiag
+from killswitch.kernel import netns, sockdiag, unseen
 from killswitch.kernel.census import Census
 from killswitch.kernel.sockdiag import Diag, InetSocket
 
@@ -37,6 +37,8 @@ class Report:
     held: Mapping[str, int] = field(default_factory=dict)  # other kinds that its processes hold: unix, packet, raw, …
     namespaces: int = 0
     not_listed: tuple[str, ...] = ()  # protocols that this kernel cannot list
+    muted: int = 0  # packet sockets that hear nothing more, and send through the devices' programs alone
+    loose: frozenset[int] = frozenset()  # inodes of sockets to which nothing can be done: who holds one has to end
 
     @property
     def complete(self) -> bool:
@@ -120,6 +122,8 @@ class _Job:
         self._unreachable: list[str] = []
         self._shut: set[int] = set()
         self._kinds: dict[str, int] = {}
+        self._muted = 0
+        self._loose: set[int] = set()
         self._not_listed: set[str] = set()
 
     def visit(self, namespace: int, fd: int | None) -> None:
@@ -156,7 +160,14 @@ class _Job:
 
     def _look_at(self, ours: socket.socket, inode: int, *, handed: bool) -> None:
         if ours.family not in _INET:
-            self._count(_FAMILIES.get(int(ours.family), str(int(ours.family))))
+            self._count(unseen.NAMES.get(int(ours.family)) or _FAMILIES.get(int(ours.family), str(int(ours.family))))
+            match unseen.close_off(ours):
+                case unseen.Fate.MUTED:
+                    self._muted += 1
+                case unseen.Fate.SHUT:
+                    self._shut.add(inode)
+                case unseen.Fate.LOOSE:
+                    self._loose.add(inode)
             return
         if handed and self._cut:
             try:
@@ -196,6 +207,8 @@ class _Job:
             held=self._kinds,
             namespaces=len(self.visited),
             not_listed=tuple(sorted(self._not_listed)),
+            muted=self._muted,
+            loose=frozenset(self._loose),
         )
 
 

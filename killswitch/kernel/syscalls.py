@@ -76,6 +76,11 @@ def setns(fd: int, kind: int) -> None:
     checked("setns", _libc.setns(fd, kind))
 
 
+def unshare(kind: int) -> None:
+    """Move the *calling thread* into a new namespace."""
+    checked("unshare", _libc.unshare(kind))
+
+
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     result = _libc.mount(source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode())
     checked(f"mount -t {kind} on {target}", result)

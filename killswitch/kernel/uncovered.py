@@ -5,19 +5,23 @@ The programs run for inet sockets (IPv4, IPv6). A socket of another family that 
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
+import threading
 from collections.abc import Callable
 
-from killswitch.errors import NotSupported
+from killswitch.errors import KernelError, NotSupported
+from killswitch.kernel import bpfcall, rtnetlink, syscalls
 
 _AF_XDP = 44
+_CLONE_NEWNET, _SCHED_CLS, _TCX_EGRESS = 0x40000000, 3, 47
 _ABSENT = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT)
 _TAMPERING = (
     "nothing tells of them but an LSM: bpf(), PTRACE_SEIZE, process_vm_writev, /proc/PID/mem and connections to the daemon's "
     "sockets; `killswitch run` takes CAP_BPF and CAP_SYS_PTRACE away and hides the sockets"
 )
-_RAW = "`killswitch run` takes CAP_NET_RAW, which it needs, away; a workload that is only watched keeps what it has"
 
 
 def _closed(family: int, kind: int, name: str, what_helps: str) -> Callable[[], str]:
@@ -33,6 +37,39 @@ def _closed(family: int, kind: int, name: str, what_helps: str) -> Callable[[], 
         raise NotSupported(f"cut {name}", errno.EOPNOTSUPP, f"programs on a cgroup do not see them; {what_helps}")
 
     return attempt
+
+
+def _at_devices() -> str:
+    """Frames of packet sockets are judged at the devices: tried at the loopback of a network namespace made for it."""
+    failed: list[KernelError] = []
+
+    def work() -> None:
+        try:
+            syscalls.unshare(_CLONE_NEWNET)
+            index = socket.if_nametoindex("lo")
+            program = bpfcall.load(_SCHED_CLS, bpfcall.allow(-1))
+            try:
+                try:
+                    os.close(bpfcall.link(program, index, _TCX_EGRESS))
+                except KernelError:
+                    rtnetlink.set_filter(index, "egress", program, "ks_probe", handle=1, priority=1)
+            finally:
+                os.close(program)
+        except KernelError as e:
+            failed.append(e)
+
+    thread = threading.Thread(target=work, name="at devices")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return "their frames are judged at the devices; severed, they hear nothing"
+
+
+def _no_xdp() -> str:
+    with contextlib.suppress(NotSupported):
+        return _closed(_AF_XDP, socket.SOCK_RAW, "AF_XDP sockets", "")()
+    return "a severed workload sets none up, and who holds one at the cut is ended"
 
 
 def _unread() -> str:
@@ -52,18 +89,20 @@ TRIALS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     (
         "no_packet_sockets",
         "severed is severed: no way round by AF_PACKET",
-        _closed(socket.AF_PACKET, socket.SOCK_RAW, "AF_PACKET sockets", _RAW),
+        _at_devices,
     ),
     (
         "no_xdp_sockets",
         "severed is severed: no way round by AF_XDP",
-        _closed(_AF_XDP, socket.SOCK_RAW, "AF_XDP sockets", _RAW),
+        _no_xdp,
     ),
     (
         "no_vsock",
         "severed is severed: no way round by AF_VSOCK, to the hypervisor",
         _closed(
-            socket.AF_VSOCK, socket.SOCK_STREAM, "AF_VSOCK sockets", "any user may make one: unload vsock where unused"
+            socket.AF_VSOCK, socket.SOCK_STREAM, "AF_VSOCK sockets",
+            "at the cut who holds one is ended; one that is made later, by a workload that is severed and not frozen, ends its "
+            "maker within `reconcile_seconds`: unload vsock where it is unused",
         ),
     ),
     (

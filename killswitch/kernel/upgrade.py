@@ -14,7 +14,7 @@ from pathlib import Path
 from killswitch.commands import Containment
 from killswitch.errors import Gone, KernelError
 from killswitch.events import Lost
-from killswitch.kernel import attach, holds, loader, pins
+from killswitch.kernel import attach, frames, holds, hostcut, loader, pins
 from killswitch.kernel.losses import Losses
 from killswitch.kernel.ring import Ring
 from killswitch.kernel.slots import Slots
@@ -43,7 +43,7 @@ def bring_up(pin_dir: Path, mount: Path, obj: Path) -> tuple[loader.Loaded, bool
             pins.detach_all(final.cgroup(cgroup_id))
             Slots(loaded).free(cgroup_id)
         for old in others:
-            lost += _retire(old, loaded, mount)
+            lost += _retire(old, loaded, mount, pin_dir)
     except BaseException:
         loaded.close()
         raise
@@ -79,6 +79,7 @@ def _take_over(old: pins.Generation, new: loader.Loaded, mount: Path) -> None:
         known = loader.copy_known(before, new)
         _merge(before, new, mount)
         holds.carry_over(before, new)
+        hostcut.carry_over(before, new)
         if not known:
             log.warning("%s keeps flows or programs otherwise: what is open or runs now is not followed", old.path)
         if not loader.copy_tables(before, new):
@@ -108,7 +109,7 @@ def _merge(old: loader.Loaded, new: loader.Loaded, mount: Path) -> None:
             slots.free(cgroup_id)
 
 
-def _retire(old: pins.Generation, new: loader.Loaded, mount: Path) -> list[Lost]:
+def _retire(old: pins.Generation, new: loader.Loaded, mount: Path, pin_dir: Path) -> list[Lost]:
     """Take an old generation away; first what judges, then, once its last sever is carried over, what contains."""
     now = time.monotonic_ns()
     lost: list[Lost] = []
@@ -118,6 +119,10 @@ def _retire(old: pins.Generation, new: loader.Loaded, mount: Path) -> list[Lost]
         loader.copy_known(before, new)
         _merge(before, new, mount)
         holds.carry_over(before, new)
+        hostcut.carry_over(before, new)
+        at_devices = frames.Frames(new.generation.programs, pin_dir)
+        at_devices.upgrade()
+        hostcut.HostCut(new, at_devices, pin_dir).upgrade()
         lost += Losses(before).take({slot: cgroup for cgroup, slot in before.slots().items()})
         for name, fd in before.rings.items():
             ring = Ring(name, fd)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from killswitch import commands
-from killswitch.kernel import abi, attach, census, libbpf, loader
+from killswitch.kernel import abi, attach, census, frames, libbpf, loader
 
 HEADERS = [Path(__file__).parents[2] / "bpf" / name for name in ("events.h", "values.h")]
 Types = dict[int, dict[str, Any]]
@@ -102,7 +102,7 @@ def test_maps_and_programs_are_the_ones_that_python_names(bpf_object: Path) -> N
     with libbpf.loaded(bpf_object) as loaded:
         maps, programs = {name for name, _ in loaded.maps()}, {name for name, _ in loaded.programs()}
     ours = {*loader.MAPPED, *loader.PERCPU, *loader.RINGS, *loader.PLAIN, *loader.TRAFFIC}
-    ours |= {*loader.RESTRAINTS, *loader.HOLDING, loader.PROTECTED, loader.DAEMON, loader.HANDED}
+    ours |= {*loader.RESTRAINTS, *loader.HOLDING, loader.PROTECTED, loader.DAEMON, loader.HANDED, *loader.HOST}
     assert maps == ours | {
         "sendmsg_seen",
         "floods",
@@ -113,11 +113,6 @@ def test_maps_and_programs_are_the_ones_that_python_names(bpf_object: Path) -> N
         "cgroup_scratch",
         "traffic_blank",
     }
-    assert programs == {
-        *attach.TRACING,
-        *attach.CGROUP,
-        *attach.HANDED,
-        attach.SAMPLER,
-        census.SOCKETS,
-        census.NAMESPACES,
-    }
+    at_devices = {*frames.WORKLOADS, *frames.HOST, *frames.HOST_CGROUP}
+    others = {attach.SAMPLER, census.SOCKETS, census.NAMESPACES}
+    assert programs == {*attach.TRACING, *attach.CGROUP, *attach.HANDED, *at_devices, *others}
