@@ -34,6 +34,7 @@ def _entries() -> dict[str, Entry]:
         "evidence": at("evidence", "evidence", _LOOK, "What was captured of an incident."),
         "doctor": at("status", "doctor", _LOOK, "What this kernel can and cannot enforce."),
         "selftest": at("selftest", "selftest", _LOOK, "Prove on a canary that the switch can still halt."),
+        "metrics": at("metrics", "metrics", _LOOK, "The daemon's figures, for Prometheus."),
         "verify-log": at("status", "verify_log", _LOOK, "Check the audit's hash chain."),
         "kill": at("orders", "kill", _ACT, "Sever and freeze, and keep evidence."),
         "sever": at("orders", "sever", _ACT, "Cut off the network."),

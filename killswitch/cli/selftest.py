@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ from killswitch.cli import human
 from killswitch.cli.exits import Exit, complain
 from killswitch.cli.orders import receipt_grid
 from killswitch.cli.output import emit, output_option
+from killswitch.cli.plain import plain
 from killswitch.cli.session import Session, command
 from killswitch.commands import Outcome, Step
 
@@ -32,9 +34,10 @@ MEANS = {
 
 @click.command()
 @click.option("--reason", default="", metavar="TEXT", help="Why; kept in the audit.")
+@click.option("--last", is_flag=True, help="Prove nothing now: tell of the last one. Needs no more than to look.")
 @output_option
 @command
-def selftest(session: Session, reason: str, output: str) -> Exit:
+def selftest(session: Session, reason: str, last: bool, output: str) -> Exit:
     """Prove that the switch can still halt.
 
     A canary, a harmless workload of the daemon's own, is watched; a program and a connection that its own rules forbid are
@@ -43,8 +46,10 @@ def selftest(session: Session, reason: str, output: str) -> Exit:
     no incident is opened.
 
     Exit status 0: all of it was seen. 1: a step did not show what it must. 5: it halts, but something could not be tried,
-    or tidied up.
+    or tidied up. With --last 0 as long as the last proof passed and is not too old, else 1.
     """
+    if last:
+        return _last(session, output)
     with session.client() as client:
         result = client.self_test(reason)
     emit(result, output, lambda: show_proof(result))
@@ -54,6 +59,23 @@ def selftest(session: Session, reason: str, output: str) -> Exit:
         told = "; ".join(f"{r.step}: {r.error}" for r in undone) or "nothing was tried"
         complain(f"the proof is {'not complete' if code is Exit.PARTLY else 'FAILED'}: {told}")
     return code
+
+
+def _last(session: Session, output: str) -> Exit:
+    with session.client() as client:
+        proof = client.status().proof
+
+    def table() -> None:
+        from killswitch.cli.screen import show
+        from killswitch.cli.status import proof_line
+
+        show(proof_line(proof, time.time()))
+
+    emit({**plain(proof), "stands": proof.stands}, output, table)
+    if not proof.stands:
+        why = "there was none yet" if not proof.at_unix else "it is too old" if proof.ok else proof.detail
+        complain(f"no proof stands: {why}")
+    return Exit.DONE if proof.stands else Exit.FAILED
 
 
 def exit_of(result: OrderResult) -> Exit:

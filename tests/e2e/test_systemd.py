@@ -12,6 +12,7 @@ import pytest
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICE = UNITS / "killswitchd.service"
+EXAMPLES = tuple(f"killswitch-{name}.{kind}" for name in ("alive", "metrics") for kind in ("service", "timer"))
 EXPOSURE = 43  # tenths, of systemd-analyze's 0..100; what it has more than the best service is named in the unit
 
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
@@ -23,7 +24,8 @@ def units(tmp_path: Path) -> Path:
     program = tmp_path / "killswitch"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    for source in (SERVICE, UNITS / "agents.slice", UNITS / "examples/agent.service.d/killswitch.conf"):
+    of_ours = (UNITS / "examples" / name for name in EXAMPLES)
+    for source in (SERVICE, UNITS / "agents.slice", UNITS / "examples/agent.service.d/killswitch.conf", *of_ours):
         target = tmp_path / source.relative_to(UNITS.joinpath("examples") if "examples" in source.parts else UNITS)
         target.parent.mkdir(exist_ok=True)
         target.write_text(
@@ -41,7 +43,7 @@ def verify(directory: Path, *names: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["killswitchd.service", "agents.slice", "agent.service"])
+@pytest.mark.parametrize("name", ["killswitchd.service", "agents.slice", "agent.service", *EXAMPLES])
 def test_verify_has_nothing_to_say(units: Path, name: str) -> None:
     done = verify(units, name)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

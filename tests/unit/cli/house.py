@@ -30,6 +30,7 @@ from killswitch.control.service import (
     Order,
     OrderResult,
     PolicyInfo,
+    Proof,
     Status,
     StreamItem,
     WorkloadInfo,
@@ -126,6 +127,7 @@ class House:
         self.parts: tuple[Health, ...] = (Health("ring", True, "0 lost"), Health("ledger", True, "47 rows"))
         self.audit = (True, "112 lines")
         self.problems: list[Problem] = []
+        self.proof = Proof()
         self.watching: WorkloadInfo | None = None  # what watch() answers
 
     async def _answer(self) -> None:
@@ -181,7 +183,7 @@ class House:
         await self._answer()
         return Status(
             "0.1.0", 812, time.time() - 7300, 412.0, True, ("rogue-agent",), len(self.watched), 1, 1, 1234567,
-            {"ring_full": 12, "exec_argv": 0}, 61 << 20, self.parts,
+            {"ring_full": 12, "exec_argv": 0}, 61 << 20, self.parts, self.proof,
         )  # fmt: skip
 
     async def workloads(self) -> Sequence[WorkloadInfo]:

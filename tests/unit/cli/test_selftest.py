@@ -115,3 +115,22 @@ def test_the_status_names_who_is_contained(house: House, call: Call) -> None:
     assert "w1 severed+frozen (inc-1), " in told
     assert "and 2 more: killswitch workloads" in told
     assert "fine" not in told
+
+
+@pytest.mark.parametrize(
+    ("proof", "code", "why"),
+    [
+        (Proof(NOW - 60, True, True, "", NOW - 60, NOW, 3600), 0, ""),
+        (Proof(NOW - 60, False, True, "still: 3 ns"), 1, "no proof stands: still: 3 ns"),
+        (Proof(NOW - 9e4, True, False, "", NOW - 9e4, NOW, 3600), 1, "no proof stands: it is too old"),
+        (Proof(), 1, "no proof stands: there was none yet"),
+    ],
+)
+def test_the_last_one_can_be_asked_for(house: House, call: Call, proof: Proof, code: int, why: str) -> None:
+    house.proof = proof
+    done = call("selftest", "--last", "-o", "json")
+    assert done.exit_code == code
+    assert json.loads(done.stdout)["stands"] is (code == 0)
+    assert why in done.stderr
+    assert house.told == []  # nothing was ordered
+    assert call("selftest", "--last").stdout.strip() == proof_line(proof, time.time()).plain
