@@ -173,6 +173,7 @@ class Step(enum.StrEnum):
     THAW = "thaw"
     RECONNECT = "reconnect"
     # Of the self-test:
+    HOLD = "hold"  # no packet before it is judged
     FLOW = "flow"  # its traffic goes
     DETECT = "detect"  # its rule fires
     SILENCE = "silence"  # severed: none of its packets comes or goes

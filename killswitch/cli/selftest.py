@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from killswitch.control.service import OrderResult
 
 MEANS = {
+    Step.HOLD: "not a packet before it is judged",
     Step.FLOW: "its traffic flows, out and in",
     Step.DETECT: "its rules fire in the kernel",
     Step.SEVER: "cut off the network",

@@ -1,9 +1,9 @@
 """The canary of the self-test: a program of its own that sends, listens and burns a little CPU, to be cut off for proof.
 
-Started as ``python3 -I -S canary.py PROCS TCP UDP UDP6``: joins the cgroup of ``PROCS``, gives up every privilege that it
-can, then speaks to these ports on loopback every few milliseconds (UDP6 0: not over IPv6). It is asked over stdin and
-answers on stdout, a line of JSON each: cut off the network, it can still tell. Ends with its stdin, or after ``LIFE``
-seconds.
+Started as ``python3 -I -S canary.py PROCS TCP UDP UDP6``: joins the cgroup of ``PROCS`` and is executed anew inside of it,
+so that it is a program that begins there; gives up every privilege that it can, then speaks to these ports on loopback
+every few milliseconds (UDP6 0: not over IPv6). It is asked over stdin and answers on stdout, a line of JSON each: cut off
+the network, it can still tell. Ends with its stdin, or after ``LIFE`` seconds.
 
 Standard library only, and nothing of ours: it must not be able to do more than any workload.
 """
@@ -19,11 +19,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 LIFE = 60.0
 BEAT = 0.004  # seconds between two rounds
 PATIENCE = 0.1  # seconds that a connection may take: the retry of a dropped SYN would come a second later
 NOBODY = 65534
+INSIDE = "inside"
 _SET_NO_NEW_PRIVS = 38
 
 
@@ -157,9 +159,15 @@ def execute(token: str) -> dict[str, object]:
     return {"exited": code, "killed": int(code == -signal.SIGKILL), "output": output.decode("latin-1").strip()}
 
 
+def join(procs: str) -> NoReturn:
+    with open(procs, "w") as file:  # noqa: PTH123
+        file.write("0")
+    os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, INSIDE, *sys.argv[2:]])
+
+
 def main() -> None:
-    with open(sys.argv[1], "w") as procs:  # noqa: PTH123
-        procs.write("0")
+    if sys.argv[1] != INSIDE:
+        join(sys.argv[1])
     left = give_up()
     canary = Canary(*map(int, sys.argv[2:5]))
     os.set_blocking(0, False)

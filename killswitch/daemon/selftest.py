@@ -29,11 +29,13 @@ from killswitch.daemon.workloads import Workload
 from killswitch.errors import Gone, KernelError, KillswitchError
 from killswitch.events import Done, Event, Exec, Wire
 from killswitch.kernel import cgroupfs, scheduling
+from killswitch.kernel.abi import HoldMode
 
 log = logging.getLogger("killswitch.selftest")
 
 NAME = "self-test"  # what the canary is called where its receipts are followed
 SECONDS = 5.0  # that anything is waited for that should happen at once
+HELD = 0.1  # seconds that it is held, and listened to
 SILENCE = 0.3  # seconds that a silence is listened to; the canary speaks every 4 ms, each way
 
 Proof = dict[str, str | int | float]
@@ -99,13 +101,18 @@ class SelfTest:
         self._events: list[Event] = []
         self._process: asyncio.subprocess.Process | None = None
         self._ports: dict[str, int] = {}
+        self._begun: Exec | None = None  # its own exec, inside its workload
+        self._settled = False
 
     # --- the sequence ---
 
     async def prove(self, far: FarEnd) -> None:
         """Each step that others rest on ends the test when it fails: what comes after would prove nothing."""
-        before = await self._step(Step.FLOW, self._flows(far, b"B", start=True))
-        if not before:
+        try:
+            await self._step(Step.HOLD, self._held(far))
+        finally:
+            self._settle()
+        if not await self._step(Step.FLOW, self._flows(far, b"B")):
             return
         await self._step(Step.DETECT, self._detect_exec())
         await self._step(Step.DETECT, self._detect_wire(far))
@@ -127,6 +134,8 @@ class SelfTest:
         await core.switch.release(ref, "network", on_receipt=self._add)
         await self._step(Step.FLOW, self._flows(far, b"A"))
 
+    # --- the beginning ---
+
     async def _start(self, far: FarEnd) -> Proof:
         core, w = self._core, self.workload
         w.id = cgroupfs.create(self._path)
@@ -134,7 +143,8 @@ class SelfTest:
         w.policies = () if index is None else (index,)
         core.plane.watch(w.id, self._path, w.mask)
         core.plane.exempt(w.id)
-        core.canary = (w.id, self._events.append)
+        core.plane.set_hold(w.id, HoldMode.ALL, 0)
+        core.canary = (w.id, self._see)
         # The script by its own path; python as it runs here, which another user may not be allowed to find by name.
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -149,9 +159,41 @@ class SelfTest:
         scheduling.ordinary(self._process.pid)
         return {"pid": self._process.pid, **await self._read()}
 
-    async def _flows(self, far: FarEnd, mark: bytes, *, start: bool = False) -> Proof:
+    def _see(self, event: Event) -> None:
+        self._events.append(event)
+        if isinstance(event, Exec) and self._begun is None:
+            self._begun = event
+            self._core.plane.holds.keep(event)  # as if its judgement took until ``_settle``
+
+    def _settle(self) -> None:
+        """It is judged: let it speak."""
+        if self._begun is not None and not self._settled:
+            self._settled = True
+            self._core.plane.holds.settle(self._begun)
+
+    async def _held(self, far: FarEnd) -> Proof:
+        """It begins inside its workload, and nothing of it leaves while it is not judged."""
+        proof = await self._start(far)
+        await self._event(lambda e: isinstance(e, Exec), "no event told of the canary's own exec")
+        began, tries = time.monotonic(), 0
+        while (spent := time.monotonic() - began) < HELD or (not tries and spent < SECONDS):
+            await asyncio.sleep(0.02)
+            tries += int((await self._ask("report"))["tries"])
+        came = far.drain()
+        proof |= {**came, "tries": tries, "held": self._core.plane.flows(self.workload.id).tx_held}
+        if heard := {k: n for k, n in came.items() if n}:
+            raise NotProven(
+                f"it was heard before it was judged: {', '.join(f'{k} {n}' for k, n in heard.items())}", proof
+            )
+        if not tries:
+            raise NotProven("it did not try to send, so its silence proves nothing", proof)
+        return proof
+
+    # --- the network ---
+
+    async def _flows(self, far: FarEnd, mark: bytes) -> Proof:
         """Traffic goes, every way: what was counted until each had some."""
-        proof = await self._start(far) if start else {}
+        proof: Proof = {}
         came = dict.fromkeys(far.kinds, 0)
         reached = False
         end = time.monotonic() + SECONDS

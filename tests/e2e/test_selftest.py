@@ -24,7 +24,7 @@ from killswitch.kernel.dataplane import DataPlane
 from tests.rig.daemon import Daemon
 
 STEPS = [
-    Step.FLOW, Step.DETECT, Step.DETECT, Step.SEVER, Step.SILENCE, Step.SEVER, Step.FREEZE, Step.DESTROY_SOCKETS,
+    Step.HOLD, Step.FLOW, Step.DETECT, Step.DETECT, Step.SEVER, Step.SILENCE, Step.SEVER, Step.FREEZE, Step.DESTROY_SOCKETS,
     Step.SILENCE, Step.STILL, Step.THAW, Step.SILENCE, Step.RECONNECT, Step.FLOW, Step.CLEAN_UP,
 ]  # fmt: skip
 KILLS_ALL = """
@@ -105,12 +105,15 @@ def test_the_switch_is_proven_and_nobody_else_is_touched(shared_daemon: Daemon) 
     assert result["complete"]
     assert [r["step"] for r in sorted(result["receipts"], key=lambda r: r["started_ns"])] == STEPS
     proof = [(r["step"], r["proof"]) for r in sorted(result["receipts"], key=lambda r: r["started_ns"])]
-    for flow in (proof[0][1], proof[13][1]):
+    for flow in (proof[1][1], proof[14][1]):
         assert min(flow[k] for k in ("tcp", "udp", "inbound_tcp", "inbound_udp")) > 0, flow
     assert proof[0][1]["capabilities"] == 0
     assert proof[0][1]["no_new_privs"] == 1
-    assert proof[1][1]["killed"] == 1
-    assert proof[2][1]["bytes"] == 0
+    assert proof[0][1]["tries"] > 0
+    assert proof[0][1]["held"] > 0
+    assert not any(proof[0][1][k] for k in ("tcp", "udp", "opened"))
+    assert proof[2][1]["killed"] == 1
+    assert proof[3][1]["bytes"] == 0
     silences = [p for step, p in proof if step == "silence"]
     for silence in silences:
         assert not any(silence[k] for k in ("tcp", "udp", "inbound_tcp", "opened")), silence
