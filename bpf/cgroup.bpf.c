@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Cgroups: processes that are moved between them, cgroups made and removed (user space matches policies' globs). */
-#include "workload.h"
+#include "leave.h"
 #include <bpf/bpf_tracing.h>
 
 char LICENSE[] SEC("license") = "GPL";
@@ -50,6 +50,15 @@ static __always_inline u32 mover_outside(u32 moved)
 	return mover;
 }
 
+/* Out of a workload that is cut off, by its own hand? */
+static __always_inline bool lets_out(struct process_place *was, u32 to_slot, u32 moved)
+{
+	if (!was->slot || was->slot == to_slot || !is_cut_off(was->slot))
+		return false;
+	return bpf_get_current_pid_tgid() >> 32 == moved ||
+	       slot_of_cgroup(cgroup_of((void *)bpf_get_current_task())) == was->slot;
+}
+
 SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(on_move, struct cgroup *to, const char *path, struct task_struct *task)
 {
@@ -82,10 +91,31 @@ int BPF_PROG(on_move, struct cgroup *to, const char *path, struct task_struct *t
 		bpf_map_delete_elem(&processes, &tgid);
 	}
 	fill_header(&s->event.header, EVENT_CGROUP_MOVE, was.slot ? was.workload : place.workload, task, was.cgroup_id);
+	if (lets_out(&was, place.slot, tgid))
+		stop_both(task, was.slot);
 	s->event.to_cgroup = place.cgroup_id;
 	s->event.to_workload = place.workload;
 	s->event.moved_by = mover_outside(tgid);
 	send_with_path(s, was.slot ? was.slot : place.slot, path);
+	return 0;
+}
+
+/* The child has not run yet. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_birth, struct task_struct *parent, struct task_struct *child)
+{
+	struct cgroup *from, *to;
+	u32 slot;
+
+	if (!anything_watched())
+		return 0;
+	from = cgroup_of(parent);
+	to = cgroup_of(child);
+	if (from == to)
+		return 0;
+	slot = slot_of_cgroup(from);
+	if (slot && slot != slot_of_cgroup(to) && is_cut_off(slot))
+		stop_both(child, slot);
 	return 0;
 }
 

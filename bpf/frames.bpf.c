@@ -109,6 +109,9 @@ int on_setsockopt(struct bpf_sockopt *ctx)
 		ctx->optlen = 0; /* the kernel has not copied all of it: the caller's own is to be used */
 	if (!w)
 		return PASS;
+	/* Some have the kernel send something by itself: joining a multicast group is reported, by name. */
+	if (ctx->sk && (ctx->sk->family == AF_INET || ctx->sk->family == AF_INET6))
+		return !is_severed(w);
 	if (ctx->level == SOL_XDP)
 		return !is_severed(w);
 	if (ctx->level != SOL_PACKET || ctx->optname != PACKET_QDISC_BYPASS)

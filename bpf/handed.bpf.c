@@ -36,4 +36,13 @@ int on_handed_ingress(struct __sk_buff *skb)
 	return judge_packet(skb);
 }
 
+/* Joining a multicast group has the kernel send a report. */
+SEC("cgroup/setsockopt")
+int on_handed_setsockopt(struct bpf_sockopt *ctx)
+{
+	if (ctx->optlen > 4096)
+		ctx->optlen = 0; /* the kernel has not copied all of it: the caller's own is to be used */
+	return ctx->sk && is_cut(bpf_sk_storage_get(&handed_sockets, ctx->sk, NULL, 0)) ? DROP : PASS;
+}
+
 DESCRIBE(handed);

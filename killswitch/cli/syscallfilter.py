@@ -2,6 +2,7 @@
 
 - A cgroup namespace of its own. Root of a user namespace may mount the cgroup tree, writable, for a cgroup namespace that
   it made: it would begin at the workload's own cgroup, whose ``cgroup.freeze`` it could then write faster than it freezes.
+- ``request_key``, for which the kernel starts a program of the host's, as root and outside, with words of CMD's choice.
 - ``TIOCSTI`` and ``TIOCLINUX``: typing on the terminal it shares with the operator's shell, which reads it afterwards.
 
 ``clone3`` takes its flags by pointer, which a filter cannot read: it is answered ENOSYS, as from a kernel that has none,
@@ -20,9 +21,10 @@ _CLONE_NEWCGROUP = 0x02000000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _CLONE3 = 435
 _X32 = 0x40000000
-# AUDIT_ARCH -> numbers of clone, unshare, ioctl. x86-64 and its 32 bits, arm64 and its.
+# AUDIT_ARCH -> numbers of clone, unshare, ioctl, request_key. x86-64 and its 32 bits, arm64 and its.
 _MACHINES = {
-    0xC000003E: (56, 272, 16), 0x40000003: (120, 310, 54), 0xC00000B7: (220, 97, 29), 0x40000028: (120, 337, 54),
+    0xC000003E: (56, 272, 16, 249), 0x40000003: (120, 310, 54, 287),
+    0xC00000B7: (220, 97, 29, 218), 0x40000028: (120, 337, 54, 310),
 }  # fmt: skip
 _LOAD, _JEQ, _JSET, _AND, _RETURN = 0x20, 0x15, 0x45, 0x54, 0x06  # BPF_LD|W|ABS, BPF_JMP|…|K, BPF_ALU|AND|K, BPF_RET|K
 _NUMBER, _ARCH, _FIRST, _SECOND = 0, 4, 16, 24  # offsets in struct seccomp_data; the low halves (little-endian)
@@ -32,14 +34,15 @@ _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 def program() -> bytes:
     """The filter. On a machine that is not in the table every call is allowed: `doctor` has nothing to promise there."""
     code: list[tuple[int, int, int, int]] = []
-    for machine, (clone, unshare, ioctl) in _MACHINES.items():
+    for machine, (clone, unshare, ioctl, request_key) in _MACHINES.items():
         block = [
             (_LOAD, 0, 0, _NUMBER),
             (_AND, 0, 0, ~_X32 & 0xFFFFFFFF),
-            (_JEQ, 4, 0, clone),
-            (_JEQ, 3, 0, unshare),
-            (_JEQ, 5, 0, ioctl),
-            (_JEQ, 8, 0, _CLONE3),
+            (_JEQ, 5, 0, clone),
+            (_JEQ, 4, 0, unshare),
+            (_JEQ, 6, 0, ioctl),
+            (_JEQ, 9, 0, _CLONE3),
+            (_JEQ, 7, 0, request_key),
             (_RETURN, 0, 0, _ALLOW),
             (_LOAD, 0, 0, _FIRST),
             (_JSET, 4, 0, _CLONE_NEWCGROUP),

@@ -11,7 +11,7 @@ from killswitch.errors import KernelError
 from killswitch.kernel import abi, libbpf, pins
 from killswitch.kernel.maps import Map
 
-TRACING = ("on_exec", "on_fork", "on_exit", "on_move", "on_mkdir", "on_rmdir", "on_signal")
+TRACING = ("on_exec", "on_fork", "on_exit", "on_move", "on_birth", "on_mkdir", "on_rmdir", "on_signal")
 SAMPLER = "on_sample"
 
 # bpf_attach_type of <linux/bpf.h>. The first is attached before the slot is told (there is nowhere to put it earlier) and
@@ -31,7 +31,7 @@ CGROUP: dict[str, int] = {
 }
 
 # At the root of the tree, while a workload that is cut off holds sockets which it did not make: see ``handed``.
-HANDED: dict[str, int] = {"on_handed_ingress": 0, "on_handed_egress": 1}
+HANDED: dict[str, int] = {"on_handed_setsockopt": 22, "on_handed_ingress": 0, "on_handed_egress": 1}
 
 
 def attach_tracing(generation: pins.Generation) -> None:

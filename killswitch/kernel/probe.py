@@ -154,6 +154,18 @@ def _send_signal() -> str:
         return "the verifier takes it in a tracing program"
 
 
+@_trial("stop_leavers", "severed is severed: what leaves a workload that is cut off comes to no further instruction")
+def _stop_leavers() -> str:
+    try:
+        _btf_id("bpf_send_signal_task", _AT_FENTRY)
+    except KernelError as e:
+        hint = (
+            "who moves itself or another is killed at once, a child that it lets out milliseconds later, by the daemon"
+        )
+        raise NotSupported("kill whatever left, in the kernel", e.code, hint) from e
+    return "the kernel has bpf_send_signal_task"
+
+
 @_trial("cgroup_skb", "severed is severed: packets are dropped both ways, of sockets old and new")
 def _cgroup_skb() -> str:
     return _at_cgroup(_CGROUP_SKB, {"ingress": 0, "egress": 1})

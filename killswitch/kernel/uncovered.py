@@ -16,6 +16,7 @@ from killswitch.errors import KernelError, NotSupported
 from killswitch.kernel import bpfcall, rtnetlink, syscalls
 
 _AF_XDP = 44
+_FAMILIES = 47  # AF_MAX of Linux 6.x; families that came later are asked for by nobody yet
 _CLONE_NEWNET, _SCHED_CLS, _TCX_EGRESS = 0x40000000, 3, 47
 _ABSENT = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT)
 _TAMPERING = (
@@ -85,6 +86,42 @@ def _unseen() -> str:
     raise NotSupported("see them", errno.EOPNOTSUPP, _TAMPERING)
 
 
+def _open(what: str, hint: str) -> Callable[[], str]:
+    """Open on every kernel, where nothing stronger (an LSM) stands before it."""
+
+    def attempt() -> str:
+        raise NotSupported(what, errno.EOPNOTSUPP, hint)
+
+    return attempt
+
+
+def _other_families() -> str:
+    """Families that have a row of their own, or nobody at their far end, are passed over."""
+    known = {
+        socket.AF_UNIX,
+        socket.AF_INET,
+        socket.AF_INET6,
+        socket.AF_NETLINK,
+        socket.AF_PACKET,
+        socket.AF_VSOCK,
+        _AF_XDP,
+    }
+    known |= {socket.AF_ALG, socket.AF_KEY}
+    found = []
+    for family in sorted(set(range(1, _FAMILIES)) - known):
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET):
+            try:
+                socket.socket(family, kind).close()
+            except OSError:
+                continue
+            found.append(str(family))
+            break
+    if found:
+        hint = f"this kernel makes sockets of family {', '.join(found)} (see socket.h): unload the modules where unused"
+        raise NotSupported("cut sockets of other families", errno.EOPNOTSUPP, hint)
+    return "no socket of another family can be made here"
+
+
 TRIALS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     (
         "no_packet_sockets",
@@ -111,6 +148,42 @@ TRIALS: tuple[tuple[str, str, Callable[[], str]], ...] = (
         _closed(
             socket.AF_UNIX, socket.SOCK_STREAM, "unix sockets",
             "`killswitch run` hides those of D-Bus, systemd and container engines; freezing stops whoever would ask",
+        ),
+    ),
+    (
+        "no_other_families",
+        "severed is severed: no way round by sockets of another family",
+        _other_families,
+    ),
+    (
+        "no_handed_sockets",
+        "severed is severed: no way round by a socket that is passed in after the cut, or taken from a process outside",
+        _open(
+            "refuse it",
+            "it is found and cut off within `reconcile_seconds`; freezing stops whoever would use it; an LSM refuses it",
+        ),
+    ),
+    (
+        "no_kernel_helpers",
+        "severed is severed: no way round by programs that the kernel starts outside (request_key, a core dump's reader)",
+        _open(
+            "refuse it",
+            "`killswitch run` refuses request_key and writing the settings; else see that /sbin/request-key and core_pattern "
+            "lead to nothing that speaks to the network",
+        ),
+    ),
+    (
+        "no_accomplices",
+        "severed is severed: no way round by somebody outside who reads what it writes (files, pipes, shared memory, logs)",
+        _open("tell who that is", "of no kernel: freeze it, which `kill` does; a network file system sends what it writes, too"),
+    ),
+    (
+        "no_queued_packets",
+        "severed is severed: what a device's queue holds at the cut",
+        _open(
+            "take packets out of a queue",
+            "what has left the socket before the cut leaves the host after it: microseconds, unless the link is congested or "
+            "sch_fq paces a socket that asked for it",
         ),
     ),
     ("no_hidden_names", "the wire is judged: no way round by a name that is encrypted", _unread),

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from killswitch.kernel import cgroupfs
 from tests.e2e.conftest import Daemon
+from tests.rig import clean_host
 from tests.rig.farside import Counter, Sink
 from tests.rig.netns import FarSide
 
@@ -154,6 +158,15 @@ def loose(shared_daemon: Daemon) -> Iterator[Callable[..., Any]]:
     yield start
     for one in started:
         one.end()
+
+
+@pytest.fixture
+def outside_cgroup() -> Iterator[Path]:
+    """A cgroup that nobody watches."""
+    path = cgroupfs.find_mount() / f"ks-test-{os.getpid()}-outside"
+    path.mkdir()
+    yield path
+    clean_host.remove_cgroup(path)
 
 
 @pytest.fixture

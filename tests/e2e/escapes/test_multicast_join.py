@@ -71,7 +71,6 @@ def named(frames: list[bytes], group: int) -> set[int]:
 
 
 @pytest.mark.usefixtures("ears")
-@pytest.mark.xfail(strict=True, reason="not covered yet: multicast reports are the kernel's own packets")
 def test_multicast_join(loose: Callable[..., Loose], user: str, far: FarSide) -> None:
     """What was joined before the cut is reported again by the kernel itself; no group that is chosen afterwards is named."""
     with reports(far) as frames:

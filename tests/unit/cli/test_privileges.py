@@ -87,10 +87,16 @@ NEWCGROUP, NEWUSER = 0x02000000, 0x10000000
 
 
 @pytest.mark.parametrize(
-    ("arch", "clone", "unshare", "ioctl"),
-    [(0xC000003E, 56, 272, 16), (0x40000003, 120, 310, 54), (0xC00000B7, 220, 97, 29), (0x40000028, 120, 337, 54)],
+    ("arch", "clone", "unshare", "ioctl", "request_key"),
+    [
+        (0xC000003E, 56, 272, 16, 249),
+        (0x40000003, 120, 310, 54, 287),
+        (0xC00000B7, 220, 97, 29, 218),
+        (0x40000028, 120, 337, 54, 310),
+    ],
 )
-def test_the_filter_on_every_machine(arch: int, clone: int, unshare: int, ioctl: int) -> None:
+def test_the_filter_on_every_machine(arch: int, clone: int, unshare: int, ioctl: int, request_key: int) -> None:
+    assert _answer(arch, request_key) == EPERM
     for number in (clone, unshare):
         assert _answer(arch, number, NEWUSER | NEWCGROUP) == EPERM
         assert _answer(arch, number, NEWUSER) == ALLOW
