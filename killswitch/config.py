@@ -46,6 +46,7 @@ class Config:
     budget_contained: int = 40
     budget_seconds: float = 600.0
     budget_share: float = 0.5  # of those that are watched, if that is more; written as 50%
+    continuation_seconds: float = 86_400.0  # how long an incident's program is looked for elsewhere; 0 = it is not
     reconcile_seconds: float = 2.0  # how often desired and observed containment are compared
     selftest_every: float = 3600.0  # seconds between two self-tests of the timer, 0 = none ("off")
 
@@ -146,6 +147,16 @@ def _window(value: object) -> float:
     return number
 
 
+def _days(value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
+    except ValueError:
+        number = None
+    if number is None or not 0 <= number <= 30 * 86_400:
+        raise ValueError("must be a number of seconds from 0 to 2592000 (30 days)")
+    return number
+
+
 def _share(value: object) -> float:
     digits = value.removesuffix("%") if isinstance(value, str) and value.endswith("%") else ""
     if not digits.isdecimal() or int(digits) > 100:
@@ -191,6 +202,7 @@ _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "budget_contained": _count,
     "budget_seconds": _window,
     "budget_share": _share,
+    "continuation_seconds": _days,
     "reconcile_seconds": _seconds,
     "selftest_every": _interval,
 }

@@ -16,6 +16,7 @@ from killswitch.commands import FREE, Command, Finding, Mode, ReadCode, ReadPipe
 from killswitch.detect.answer import Answer, finding_of
 from killswitch.detect.budget import Budget
 from killswitch.detect.builtin import (
+    CONTINUATION,
     EVENTS_LOST,
     FLOOD,
     FLOODED,
@@ -26,13 +27,14 @@ from killswitch.detect.builtin import (
     UNDECIDED,
     built_in,
 )
+from killswitch.detect.continuation import Mark
 from killswitch.detect.fields import program_of
 from killswitch.detect.folding import Folder
 from killswitch.detect.judge import NOTHING, Judge, Judged
 from killswitch.detect.load import HASHING, LoadTable
 from killswitch.detect.processes import Process
 from killswitch.detect.reach import port_of
-from killswitch.detect.summary import summarise
+from killswitch.detect.summary import printable, summarise
 from killswitch.detect.sustained import MAX_DIP_NS
 from killswitch.detect.traffic import stays_here
 from killswitch.detect.windows import Case, load_of_process, load_of_whole, piped, relays
@@ -161,6 +163,19 @@ class Engine:
         process = workload.processes.get(event.exec.pid, event.exec.start_ticks)
         rules = _new(self._judge.later(workload, event, process), event.exec, found)
         return self._act(workload, Case(event.exec, process, rules)).commands() if rules else []
+
+    def continued(self, event: Exec, mark: Mark) -> list[Command]:
+        """A program that runs since ``event`` is that of another workload's incident, by its content."""
+        workload = self.workloads.get(event.workload)
+        if workload is None:
+            return []
+        process = workload.processes.get(event.pid, event.start_ticks)
+        told = f"{summarise(event, process)}: the program of {mark.incident}, there called {printable(mark.path)} and found by "
+        told += f"{mark.rule} (sha256 {mark.sha256})"
+        finding = built_in(CONTINUATION, event, told, mode=self._judge.mode(workload), responses=mark.responses)
+        answer = self._answer(workload, event)
+        answer.add(replace(finding, level=mark.level))
+        return answer.commands()
 
     # --- processes ---------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from killswitch.contain.model import WorkloadRef
 from killswitch.contain.protected import Protected as ProtectedProcesses
 from killswitch.contain.switch import Switch
 from killswitch.control.service import StreamItem
+from killswitch.daemon.continuing import Continuing
 from killswitch.daemon.guarding import Guarding
 from killswitch.daemon.incidents import Incident, Incidents
 from killswitch.daemon.log import fields
@@ -63,6 +64,7 @@ class Core:
         self.streams = Streams()
         self.spending = Spending(self)
         self.guarding = Guarding(self)
+        self.continuing: Continuing | None = None  # set by the reactor
         self.lost: Counter[str] = Counter()
         self.repeated = 0  # events that were told once for many: the same process, the same address, within a moment
         self.stuck: dict[str, str] = {}  # part -> why, as the watchdog last saw it
@@ -231,6 +233,8 @@ class Core:
         self.records.absent(replace(absent, desired=FREE), reason)
         if incident := self.incidents.get(absent.incident):
             self._close(incident)
+            if self.continuing:
+                self.continuing.forget(incident.id, "its incident was released")
 
     def is_canary(self, cgroup: str) -> bool:
         return is_canary(cgroup, self.config.cgroup_parent)
@@ -373,6 +377,8 @@ class Core:
         w.incident = ""
         if incident:
             self._close(incident)
+            if self.continuing:
+                self.continuing.forget(incident.id, "its incident was released")
         self.tell(Released(time.monotonic_ns(), w.id))
 
     def _close(self, incident: Incident) -> None:

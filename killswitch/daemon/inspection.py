@@ -109,7 +109,7 @@ class Inspection:
 
     def _executables(self, event: Exec, inner: bytes | None) -> Iterator[int]:
         """Descriptors of the file that runs, and of the one that a runner runs."""
-        fd = _open_executable(event)
+        fd = open_executable(event)
         if fd is not None:
             try:
                 yield fd
@@ -132,7 +132,7 @@ class Inspection:
                     known = _Known(recognised(fd, recogniser), known.sha256)
                 self.scanned += 1
             if hashed and not known.sha256:
-                known = _Known(known.programs, _digest(fd))
+                known = _Known(known.programs, digest(fd))
         except OSError:
             return known  # the disk, or the file system, failed: not to be remembered
         memory[identity] = known
@@ -149,7 +149,7 @@ def _identity(s: os.stat_result | syscalls.Known) -> Identity:
     return s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
 
 
-def _open_executable(event: Exec) -> int | None:
+def open_executable(event: Exec) -> int | None:
     """The file that the process runs, as long as it is the event's; else the file at its path, if it is the same."""
     for path in (b"/proc/%d/exe" % event.pid, event.executable):
         try:
@@ -193,7 +193,7 @@ def recognised(fd: int, recogniser: Recogniser) -> tuple[str, ...]:
     return recogniser.names(seen)
 
 
-def _digest(fd: int) -> str:
+def digest(fd: int) -> str:
     """ "" for a file that is too long."""
     if os.fstat(fd).st_size > MAX_HASH:
         return ""

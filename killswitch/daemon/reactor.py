@@ -25,6 +25,7 @@ from killswitch.commands import (
     Step,
 )
 from killswitch.control.service import StreamItem
+from killswitch.daemon.continuing import Continuing
 from killswitch.daemon.core import Core
 from killswitch.daemon.files import Files
 from killswitch.daemon.holding import Holding
@@ -71,6 +72,7 @@ class Reactor:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.files = Files(core)
+        self.continuing = core.continuing = Continuing(core, self.carry_out)
         self._rereading: Counter[int] = Counter()  # long command lines that are read now, by workload
         self._inspection = Inspection()
         self._holding = Holding(core)
@@ -109,6 +111,7 @@ class Reactor:
         self._judge(event)
         if isinstance(event, Exec):
             core.arrived(event.workload)
+            self.continuing.ran(event)
             self._inspect(event)
         elif isinstance(event, CgroupCreated):
             self.discover(event.path)
@@ -281,6 +284,7 @@ class Reactor:
         if w and command.incident:
             incident = core.incident_of(w, f"{finding.policy}/{finding.rule}: {finding.summary}")
             incident.add(finding)
+            self.continuing.found(finding)
         core.records.finding(finding, command.incident)
         name = w.name if w else ""
         core.streams.publish(
@@ -377,6 +381,7 @@ class Reactor:
         core = self._core
         now = time.monotonic_ns()
         core.spending.sync()
+        self.continuing.tick()
         for lost in core.plane.losses():
             self.handle(lost)
         if not self._judging_lost and core.plane.holds.untold():

@@ -24,6 +24,7 @@ from killswitch.ledger import (
     Ledger,
     LedgerHealth,
     OrderRecord,
+    ProgramRecord,
     WorkloadRecord,
 )
 from killswitch.ledger import Incident as KeptIncident
@@ -139,10 +140,19 @@ class Records:
     def charge_forgotten(self, cgroup: str, reason: str) -> None:
         self._ledger.forget_charge(cgroup, reason)
 
+    def program(self, record: ProgramRecord) -> None:
+        self._ledger.put_program(record)
+
+    def program_forgotten(self, sha256: str, reason: str) -> None:
+        self._ledger.forget_program(sha256, reason)
+
     def note(self, what: str, **detail: str | int | float | bool) -> None:
         self._ledger.note(what, detail)
 
     # --- reading ---
+
+    def programs(self) -> dict[str, ProgramRecord]:
+        return self._ledger.programs()
 
     def charges(self) -> dict[str, ChargeRecord]:
         return self._ledger.charges()

@@ -30,6 +30,7 @@ EARLIER_POLICY = BuiltIn("earlier-policy", "The data plane acted by rules that a
 UNATTENDED = BuiltIn("unattended", "The kernel cut the workload off: the daemon was away for too long", Level.HIGH)
 UNDECIDED = BuiltIn("undecided", "A command line is too long to be judged, and could not be read whole", Level.MEDIUM)
 FLOOD = BuiltIn("flood", "A workload makes events faster than they are read", Level.HIGH)
+CONTINUATION = BuiltIn("continuation", "The program of another workload's incident", Level.HIGH)
 WITHHELD = BuiltIn("kill-withheld", "The budget of automatic kills is used up: rules only monitor", Level.CRITICAL)
 BUILT_INS = (LEFT_CGROUP, EVENTS_LOST, EARLIER_POLICY, UNDECIDED, FLOOD)
 
