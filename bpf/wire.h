@@ -51,17 +51,21 @@ __attribute__((noinline)) int walk_chunk(struct __sk_buff *skb, u32 at, u32 len,
 	return 0;
 }
 
-/* Is this the flow's first byte that way? Sockets may be older than the watching. */
-static __always_inline bool is_first(struct bpf_sock *sk, struct segment *s, u32 direction)
+/* Does the flow begin here, that way, as far as it is watched? Who sends does so in order, so what is seen first is the first.
+ * What is received may come out of order. A socket that is older than the watching is taken over at its next byte. */
+static __always_inline bool begins(struct bpf_sock *sk, struct segment *s, u32 direction)
 {
 	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
 
-	if (!tcp)
-		return false;
-	if (direction == WIRE_RECEIVED)
-		return tcp->bytes_received == 0 && s->seq == tcp->rcv_nxt;
-	/* Who connects has had its SYN acknowledged, which counts as a byte; a SYN may bring bytes with it. */
-	return tcp->bytes_acked <= 1 && s->seq == tcp->snd_una + !!s->syn;
+	return tcp && (direction == WIRE_SENT || s->seq == tcp->rcv_nxt);
+}
+
+/* Something went that way before: of the connection, a SYN counts as a byte. */
+static __always_inline bool has_begun(struct bpf_sock *sk, u32 direction)
+{
+	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
+
+	return tcp && (direction == WIRE_SENT ? tcp->bytes_acked > 1 : tcp->bytes_received > 0);
 }
 
 /* Cuts off what has been walked before. False when there is a gap: the bytes before these are not yet here. */
@@ -120,14 +124,16 @@ static __always_inline void walk_segment(struct __sk_buff *skb, struct wire_flow
 	walk->done = walk->over && (direction != WIRE_SENT || flow->names.over);
 }
 
-/* The first byte of the flow that way. False when it is not. */
+/* The first byte of the flow that is seen that way. False when one before it is still to come. */
 static __always_inline bool begin(struct bpf_sock *sk, struct wire_flow *flow, struct policy_meta *meta, struct segment *s,
-				  u32 direction)
+				  u32 slot, u32 direction)
 {
 	struct wire_walk *walk = &flow->walk[direction];
 
-	if (!is_first(sk, s, direction))
+	if (!begins(sk, s, direction))
 		return false;
+	if (has_begun(sk, direction))
+		count_loss(slot, LOST_WIRE_UNJUDGED); /* the bytes before */
 	walk->begun = 1;
 	walk->next_seq = s->seq;
 	walk->state = direction == WIRE_SENT ? meta->start_sent : meta->start_received;
@@ -169,7 +175,7 @@ static __always_inline bool judge_segment(struct __sk_buff *skb, struct bpf_sock
 		return true;
 	}
 	walk = &flow->walk[direction];
-	if ((!walk->begun && !begin(sk, flow, meta, &s, direction)) ||
+	if ((!walk->begun && !begin(sk, flow, meta, &s, slot, direction)) ||
 	    flow->generation != meta->generation) { /* its states are of tables that are gone */
 		walk->done = 1;
 		count_loss(slot, LOST_WIRE_UNJUDGED);
