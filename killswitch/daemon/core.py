@@ -75,6 +75,7 @@ class Core:
         self.canary: tuple[int, Callable[[Event], None]] | None = (
             None  # the self-test's: (cgroup id, who sees its events)
         )
+        self.steady = asyncio.Lock()  # held while the policies in force must stay, or are being changed
         self.fatal = False
         self.on_fatal: Callable[[], None] = lambda: None
         self._guarding: asyncio.Task[None] | None = None

@@ -24,9 +24,10 @@ from killswitch.events import Tick
 log = logging.getLogger("killswitch.proof")
 
 VERB = "selftest"
+OUTCOMES = ("complete", "partial", "failed")
 SOON = (1.0, 4.0)  # seconds from being armed to the first proof: not all daemons of a fleet at the same moment
 JITTER = 0.1  # of the interval, each way
-AGAIN = 60.0  # seconds after a proof that failed: was it the moment, or is it the switch?
+AGAIN = 60.0  # seconds after a proof that failed: was it the moment, or is it the switch? Then twice as long each time
 STALE = 2.0  # intervals without a proof, after which the last one is too old to rely on
 MARGIN = 60.0  # seconds on top
 LOOK = 0.1  # seconds; a kill that is under way goes first
@@ -61,18 +62,17 @@ class Keeper:
         self._since = time.time()
         self._due = 0.0
         self._stopping = False
-        self._last, self._good = Last(0.0, False, ""), 0.0
-        for record in core.records.past_orders(VERB):
-            if record.outcome in ("complete", "partial", "failed"):
-                self._last = Last(record.time_unix, record.outcome == "complete", record.error)
-                self._good = record.time_unix if self._last.ok else self._good
+        self._failed = 0  # times on end
+        last, good = core.records.last_order(VERB, *OUTCOMES), core.records.last_order(VERB, OUTCOMES[0])
+        self._last = Last(last.time_unix, last.outcome == OUTCOMES[0], last.error) if last else Last(0.0, False, "")
+        self._good = good.time_unix if good else 0.0
 
     # --- proving ---
 
     async def prove(self, order: Order) -> tuple[str, Workload, list[Receipt]]:
         """(order id, the canary's workload, receipts). What it comes to is kept, and told when it is bad."""
         core = self._core
-        async with self._one:
+        async with self._one, core.steady:
             order_id = f"ord-{uuid.uuid4().hex[:12]}"
             core.records.order(order_id, VERB, order, None, "")
             started = time.time()
@@ -91,6 +91,7 @@ class Keeper:
 
     def _note(self, last: Last, seconds: float, reason: str) -> None:
         before, self._last = self._last, last
+        self._failed = 0 if last.ok else self._failed + 1
         if last.ok:
             self._good = last.at_unix
             level = logging.WARNING if before.at_unix and not before.ok else logging.INFO
@@ -144,8 +145,8 @@ class Keeper:
                 log.exception("the self-test has failed in a way nobody foresaw", exc_info=e)
                 self._note(Last(time.time(), False, f"it could not be carried out: {e}"), 0.0, "timer")
             wait = self._every * random.uniform(1 - JITTER, 1 + JITTER)
-            if not self._last.ok:
-                wait = min(AGAIN, wait)
+            if self._failed:
+                wait = min(AGAIN * 2.0 ** min(self._failed - 1, 20), wait)
 
     # --- telling ---
 
@@ -158,10 +159,10 @@ class Keeper:
     def health(self) -> Health:
         """Not well when the last proof was bad, or is too old. Before the first one nothing is known to be wrong."""
         p = self.state()
-        ago = f"{max(0.0, time.time() - p.at_unix):.0f} s ago"
+        ago = f"{_span(time.time() - p.at_unix)} ago"
         if not p.fresh:
             told = f"the last was {ago}" if p.at_unix else "there was none yet"
-            return Health("proof", False, f"too old: {told}, and one is due every {self._every:.0f} s")
+            return Health("proof", False, f"too old: {told}, and one is due every {_span(self._every)}")
         if not p.at_unix:
             due = "the first is due" if self._every else "none was asked for (killswitch selftest)"
             return Health("proof", True, f"not proven yet: {due}")
@@ -178,6 +179,13 @@ class Keeper:
         else:
             told = f"{'proven' if p.fresh else 'PROOF TOO OLD: last proven'} at {_clock(p.at_unix)}"
         return f"armed, {len(core.workloads)} workloads watched, {contained} contained; {told}"
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def _clock(unix: float) -> str:

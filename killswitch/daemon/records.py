@@ -225,13 +225,13 @@ class Records:
             log.error("orders of before not read: %s", e)
             return set()
 
-    def past_orders(self, verb: str) -> list[OrderRecord]:
-        """Orders of this kind, oldest first. A ledger that cannot be read has none to tell of, and says so in the log."""
+    def last_order(self, verb: str, *outcomes: str) -> OrderRecord | None:
+        """The latest of this kind that came to one of these. A ledger that cannot be read has none, and says so in the log."""
         try:
-            return self._ledger.orders_of(verb)
+            return self._ledger.last_order(verb, outcomes)
         except LedgerError as e:
             log.error("orders of before not read: %s", e)
-            return []
+            return None
 
     async def order_of(self, request_id: str) -> OrderRecord | None:
         """Raises LedgerError."""

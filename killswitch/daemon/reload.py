@@ -26,7 +26,6 @@ class Policies:
     def __init__(self, core: Core, reactor: Reactor) -> None:
         self._core = core
         self._reactor = reactor
-        self._reloading = asyncio.Lock()
 
     def describe(self) -> tuple[PolicyInfo, ...]:
         return policyset.describe(self._core.compiled) if self._core.compiled else ()
@@ -37,7 +36,7 @@ class Policies:
         Raises PolicyError (all problems of all files) or KernelError; then what was in force stays in force.
         """
         core = self._core
-        async with self._reloading:
+        async with core.steady:
             files = core.config.policy_files()
             try:
                 compiled = await asyncio.to_thread(policyset.compile_files, files, core.plane.policy_generation + 1)

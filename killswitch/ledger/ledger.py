@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from killswitch.commands import FREE, Finding, Receipt
@@ -324,10 +324,10 @@ class Ledger:
         with reader.reading(self.path) as connection:
             return reader.order(connection, request_id)
 
-    def orders_of(self, verb: str) -> list[OrderRecord]:
-        """The orders of this kind that are on disk, oldest first."""
+    def last_order(self, verb: str, outcomes: Collection[str]) -> OrderRecord | None:
+        """The latest order of this kind on disk that came to one of these (complete, partial, failed)."""
         with reader.reading(self.path) as connection:
-            return reader.orders_of(connection, verb)
+            return reader.last_order(connection, verb, outcomes)
 
     def request_ids(self, limit: int) -> set[str]:
         """Of the latest orders that are on disk."""

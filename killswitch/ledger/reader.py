@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -128,11 +128,14 @@ def order(connection: sqlite3.Connection, request_id: str) -> OrderRecord | None
     return codec.loads(row[0], OrderRecord) if row else None
 
 
-def orders_of(connection: sqlite3.Connection, verb: str) -> list[OrderRecord]:
-    rows = connection.execute(
-        "SELECT data FROM orders WHERE json_extract(data, '$.verb') = ? ORDER BY number", (verb,)
-    ).fetchall()
-    return list(_readable("orders", iter(rows), OrderRecord))
+def last_order(connection: sqlite3.Connection, verb: str, outcomes: Collection[str]) -> OrderRecord | None:
+    """The latest order of this kind that came to one of these."""
+    row = connection.execute(
+        "SELECT data FROM orders WHERE json_extract(data, '$.verb') = ? "
+        f"AND json_extract(data, '$.outcome') IN ({', '.join('?' * len(outcomes))}) ORDER BY number DESC LIMIT 1",
+        (verb, *outcomes),
+    ).fetchone()
+    return codec.loads(row[0], OrderRecord) if row else None
 
 
 def request_ids(connection: sqlite3.Connection, limit: int) -> set[str]:

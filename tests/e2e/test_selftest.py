@@ -308,3 +308,26 @@ def test_a_bad_proof_is_told_wherever_somebody_looks(make_daemon: Callable[..., 
     assert standing(daemon)
     assert health_of(daemon, "") == "SERVING"
     assert daemon.client.verify_log()[0]
+
+
+def test_policies_that_change_meanwhile_wait_for_the_proof(make_daemon: Callable[..., Daemon]) -> None:
+    """What an index of a policy means changes with them, and the canary is under one."""
+    daemon = make_daemon().start()
+    reloaded: list[float] = []
+
+    def reload(path: Path) -> bool:
+        if "frozen 1" not in (path / "cgroup.events").read_text():
+            return False
+        for file in sorted(daemon.policy_dir.iterdir())[1:]:
+            file.unlink()
+        assert daemon.cli("policy", "reload").returncode == 0
+        reloaded.append(time.time())
+        return True
+
+    with meddling(daemon, reload):
+        result = daemon.client.self_test("test")
+        ended = time.time()
+        daemon.wait_for("reloaded", lambda: reloaded)
+    assert result.complete, result.receipts
+    assert reloaded[0] > ended - 0.5
+    assert daemon.client.self_test("under the others").complete

@@ -42,7 +42,11 @@ def keeper(
     orders = [
         OrderRecord("o", "r", "selftest", "host", "timer", "daemon", at, 0, "", out, err) for at, out, err in past
     ]
-    core: Any = SimpleNamespace(records=SimpleNamespace(past_orders=lambda verb: orders))
+
+    def last_order(verb: str, *outcomes: str) -> OrderRecord | None:
+        return next((o for o in reversed(orders) if o.outcome in outcomes), None)
+
+    core: Any = SimpleNamespace(records=SimpleNamespace(last_order=last_order))
     return Keeper(core, every)
 
 

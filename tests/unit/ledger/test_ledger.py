@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -290,3 +291,22 @@ def test_containment_words_survive(path: Path) -> None:
     again = opened(path)
     assert [again.desired()[f"/{n}"].containment for n in range(len(words))] == words
     again.close()
+
+
+def test_the_last_order_of_a_kind_is_found_by_what_it_came_to(path: Path) -> None:
+    ledger = opened(path)
+    try:
+        for number, verb, outcome in (
+            (1, "selftest", "complete"), (2, "selftest", "failed"), (3, "kill", "complete"), (4, "selftest", "accepted"),
+        ):  # fmt: skip
+            ledger.put_order(replace(order(number, outcome), verb=verb))
+        assert ledger.flush(10)
+        last = ledger.last_order("selftest", ("complete", "partial", "failed"))
+        assert last
+        assert (last.request_id, last.outcome) == ("req-2", "failed")
+        good = ledger.last_order("selftest", ("complete",))
+        assert good
+        assert good.request_id == "req-1"
+        assert ledger.last_order("freeze", ("complete",)) is None
+    finally:
+        ledger.close()
