@@ -38,6 +38,7 @@ from killswitch.policy.model import Hold
 
 log = logging.getLogger("killswitch")
 
+STRICT_SECONDS = 60.0  # after the last flood
 HOLD_MODES = {Hold.OFF: HoldMode.OFF, Hold.MATCHED: HoldMode.MATCHED, Hold.ALL: HoldMode.ALL}
 
 
@@ -79,6 +80,7 @@ class Core:
         self.fatal = False
         self.on_fatal: Callable[[], None] = lambda: None
         self._guarding: asyncio.Task[None] | None = None
+        self._strict_until: dict[int, float] = {}  # workloads that flood
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- tasks ---
@@ -140,7 +142,13 @@ class Core:
         goes on whatever happens."""
         said = self.absence_of(policies)
         self.plane.set_grace(workload, said.grace_ms)
-        self.plane.set_hold(workload, HOLD_MODES[said.hold], said.lapse_ms)
+        strict = said.holds and time.monotonic() < self._strict_until.get(workload, 0.0)
+        self.plane.set_hold(workload, HOLD_MODES[Hold.ALL if strict else said.hold], said.lapse_ms)
+
+    def tighten(self, w: Workload) -> None:
+        """It floods: for some time everything that it executes is held until it is judged, whatever the rules ask about it."""
+        self._strict_until[w.id] = time.monotonic() + STRICT_SECONDS
+        self.guarding.shield(w)
 
     def attended(self, w: Workload, *, keep: bool) -> None:
         """A daemon is back for a workload that the kernel had cut off by itself: keep it so, or do as was ordered before."""
@@ -198,6 +206,7 @@ class Core:
     def gone(self, workload: int) -> None:
         """The workload's cgroup was removed: off the list; its incident and what was wanted of it are kept."""
         w = self.workloads.remove(workload)
+        self._strict_until.pop(workload, None)
         if w is None:
             return
         self.plane.unwatch(workload)

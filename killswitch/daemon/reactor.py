@@ -34,7 +34,7 @@ from killswitch.daemon.log import fields
 from killswitch.daemon.survey import running, tell_program
 from killswitch.daemon.workers import Workers
 from killswitch.daemon.workloads import Workload
-from killswitch.detect.builtin import REPEATED
+from killswitch.detect.builtin import FLOODED, REPEATED
 from killswitch.errors import Gone, KernelError, Protected
 from killswitch.events import (
     CgroupCreated,
@@ -419,6 +419,8 @@ class Reactor:
         w = core.workloads.get(event.workload)
         if w:
             w.lost += event.count
+        if w and event.reason in FLOODED:
+            core.tighten(w)
         log.warning(
             "events lost %s", fields(reason=event.reason, count=event.count, workload=w.name if w else event.workload)
         )
