@@ -26,11 +26,9 @@ static __always_inline bool watched_here(struct cgroup *cgrp)
 
 static __always_inline u64 made_in(struct socket *sock)
 {
-	u64 cgrp = (u64)BPF_CORE_READ(sock, sk, sk_cgrp_data.cgroup);
+	struct cgroup *cgrp = cgroup_of_sock(BPF_CORE_READ(sock, sk));
 
-	if (!cgrp || cgrp & 1) /* net_cls and net_prio of cgroup v1 are in use: not known */
-		return 0;
-	return cgroup_id_of((struct cgroup *)(cgrp & ~3ull));
+	return cgrp ? cgroup_id_of(cgrp) : 0;
 }
 
 /* One record for each descriptor of a socket. Threads that share their first one's table are not gone through again. */

@@ -118,9 +118,14 @@ struct sock_common {
 	atomic64_t skc_cookie;
 };
 
-/* A pointer to the cgroup that the socket was made in; until 5.14 its two lowest bits say other things. */
+/* The cgroup that the socket was made in. */
 struct sock_cgroup_data {
 	struct cgroup *cgroup;
+};
+
+/* A pointer to it, whose two lowest bits say other things. */
+struct sock_cgroup_data___before_5_15 {
+	u64 val;
 };
 
 typedef struct {
@@ -144,6 +149,10 @@ struct inet_connection_sock {
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+};
+
+struct sock___before_5_15 {
+	struct sock_cgroup_data___before_5_15 sk_cgrp_data;
 };
 
 struct socket {

@@ -55,6 +55,18 @@ static __always_inline u64 cgroup_id_of(struct cgroup *cgrp)
 	return BPF_CORE_READ(cgrp, kn, id);
 }
 
+/* The cgroup that a socket was made in, NULL = not known. */
+static __always_inline struct cgroup *cgroup_of_sock(struct sock *sk)
+{
+	struct sock___before_5_15 *old = (void *)sk;
+	u64 data;
+
+	if (!bpf_core_field_exists(old->sk_cgrp_data.val))
+		return BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
+	data = BPF_CORE_READ(old, sk_cgrp_data.val);
+	return data & 1 ? NULL : (void *)(data & ~3ull); /* 1: net_cls or net_prio of cgroup v1 is in use, and kept instead */
+}
+
 static __always_inline bool anything_watched(void)
 {
 	u32 zero = 0;
