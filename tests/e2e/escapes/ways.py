@@ -14,12 +14,12 @@ HEAD = """# Ways out, and what became of them
 
 What a workload may try to get past the kill switch, each for real, in one file of `tests/e2e/escapes/`: while it is free (an
 attempt that could not succeed proves nothing), in the middle of being severed and frozen, and severed but running. The far side
-counts packets, and none comes after the reply to the kill. `python -m tests.e2e.escapes` runs them all and prints what was seen on
-this kernel.
+counts packets, and none comes after the reply to the kill. `python -m tests.e2e.escapes` runs them all and prints what was seen
+on this kernel.
 
 *run*: in what `killswitch run` starts, with its least privilege. *watched*: in a workload that is only watched, where root is the
-host's root, with every capability and nothing hidden from it. *named*: not covered, or not by every kernel; `killswitch doctor` says
-under that name whether this one covers it, and the README's threat model lists it. This page is made by
+host's root, with every capability and nothing hidden from it. *named*: not covered, or not by every kernel; `killswitch doctor`
+says under that name whether this one covers it, and the README's threat model lists it. This page is made by
 `python -m tests.e2e.escapes --document`.
 
 | way out | tried as | file `test_…` | |
