@@ -25,6 +25,7 @@ from killswitch.daemon.proofpolicy import is_canary
 from killswitch.daemon.records import Records
 from killswitch.daemon.spending import Spending
 from killswitch.daemon.streams import Streams
+from killswitch.daemon.upkeep import Upkeep
 from killswitch.daemon.workloads import Absent, Workload, Workloads
 from killswitch.engine import Engine
 from killswitch.errors import Gone, KernelError, Protected
@@ -79,6 +80,7 @@ class Core:
         self.steady = asyncio.Lock()  # held while the policies in force must stay, or are being changed
         self.fatal = False
         self.on_fatal: Callable[[], None] = lambda: None
+        self.upkeep = Upkeep(self)
         self._guarding: asyncio.Task[None] | None = None
         self._strict_until: dict[int, float] = {}  # workloads that flood
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -107,11 +109,15 @@ class Core:
 
         def ended(done: asyncio.Task[Any]) -> None:
             if not done.cancelled() and done.exception():
-                log.critical("%s has failed; ending, containment stays in force", done.get_name())
-                self.fatal = True
-                self.on_fatal()
+                self.fail(f"{done.get_name()} has failed")
 
         task.add_done_callback(ended)
+
+    def fail(self, why: str) -> None:
+        """End: who starts us again begins with what is pinned, and with the ledger."""
+        log.critical("ending, containment stays in force: %s", why)
+        self.fatal = True
+        self.on_fatal()
 
     def report_stuck(self, stuck: Mapping[str, str]) -> None:
         self.stuck = dict(stuck)
@@ -360,6 +366,7 @@ class Core:
                 self.gone(w.id)
             elif w.awaited and cgroupfs.populated(self.path_of(w.cgroup)):
                 w.awaited = False  # moved there, and not by an exec that would have told
+        self.upkeep.look()
         if len(self.workloads) and (self._guarding is None or self._guarding.done()):
             self._guarding = self.spawn(self.switch.guard_devices(), "guarding devices")  # not to hold up the repairs
         desired = {w.id: w.due for w in self.workloads if w.desired != FREE}

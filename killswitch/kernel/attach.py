@@ -80,6 +80,20 @@ def attach_cgroup(generation: pins.Generation, storage: Map, cgroup_fd: int, cgr
         raise
 
 
+def detached(directory: Path) -> list[Path]:
+    """Which of a cgroup's programs hold nothing: their pins, which are gone, or are of links that somebody has detached."""
+    return [pin for name in CGROUP if not _holds(pin := directory / name)]
+
+
+def _holds(pin: Path) -> bool:
+    try:
+        with opened(pin) as link:
+            told = Path(f"/proc/self/fdinfo/{link}").read_text().split()
+    except KernelError:
+        return False
+    return "cgroup_id:" not in told or told[told.index("cgroup_id:") + 1] != "0"
+
+
 @contextlib.contextmanager
 def opened(pin: Path) -> Iterator[int]:
     fd = libbpf.obj_get(pin)

@@ -135,6 +135,21 @@ class DataPlane:
         self._let_go_of_handed()
         self._sample_if_watched()
 
+    def reattach(self, cgroup_id: int, cgroup_path: Path) -> list[str]:
+        """Put programs back that are no longer attached to a watched cgroup; their names. Takes some 0.1 ms when there are
+        none. Raises Gone when it is not watched or not there, KernelError when they cannot be attached."""
+        slot, directory = self._slots.slot(cgroup_id), self._loaded.generation.cgroup(cgroup_id)
+        lost = attach.detached(directory)
+        if lost and not (self._loaded.generation.programs / lost[0].name).exists():
+            hint = "the pins of the data plane were removed: only a start can load it anew"
+            raise KernelError(f"attach programs to {cgroup_path} again", errno.ESTALE, hint)
+        if lost:
+            for pin in lost:
+                pin.unlink(missing_ok=True)
+            with _opened(cgroup_path, cgroup_id) as fd:
+                attach.attach_cgroup(self._loaded.generation, self._loaded.maps["cgroup_slot"], fd, cgroup_id, slot)
+        return [pin.name for pin in lost]
+
     def set_policies(self, cgroup_id: int, policies: int) -> None:
         """Which policies apply: bit n is policy n. Raises Gone when it is not watched."""
         self._slots.set_policies(cgroup_id, policies)
