@@ -61,7 +61,8 @@ def apt_for(suite: str) -> Iterator[Apt]:
         sources.write_text(f"deb [signed-by={KEYRING}] {mirror()} {suite} main\n")
         settings = {
             "Dir::Etc::sourcelist": sources, "Dir::Etc::sourceparts": "/dev/null", "Dir::State::lists": place / "lists",
-            "Dir::Cache": place / "cache", "Acquire::Check-Valid-Until": "false", "APT::Sandbox::User": "root",
+            "Dir::Cache": place / "cache", "Acquire::Retries": "3",
+            "Acquire::Check-Valid-Until": "false", "APT::Sandbox::User": "root",
         }  # fmt: skip
         apt = Apt(tuple(f"-o{key}={value}" for key, value in settings.items()), sources)
         _run("apt-get", *apt.options, "update", "-qq")

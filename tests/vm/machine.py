@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.vm.kernels import Boot
 MEMORY_MIB = 3072
 # cx16: QEMU 7.2 panics a 6.12 kernel that may use cmpxchg16b under emulation.
 CPU = "max,-cx16"
+SYSTEMD = "/opt/killswitch/tests/vm/guest/systemd.sh"
 LSM = "lsm=landlock,lockdown,yama,integrity,apparmor,bpf"
 
 
@@ -33,23 +35,35 @@ def run(
     shared: Path,
     *,
     timeout_s: float,
-    init: str = "",
-    keep: bool = False,
 ) -> Ran:
-    """Boot, run ``command`` (a bash script) in /opt/killswitch as root, and switch off.
+    """Boot, run ``command`` (a bash script) in /opt/killswitch as root, and switch off."""
+    return _boot(boot, root, project, {"command": command}, "", shared, timeout_s=timeout_s)
 
-    ``keep``: the root disk is written to (a copy of it, then: two boots see the same disk). ``init``: another process 1
-    than the one that runs the command.
-    """
+
+def run_stages(
+    boot: Boot, root: Path, project: Path, stages: Sequence[tuple[str, str]], shared: Path, *, timeout_s: float
+) -> Ran:
+    """The same under systemd, a stage a boot: (how it ends, command). It ends by ``reboot``, by ``reset`` (as when the power
+    goes), or, the last one, by ``end``. The disks keep over these what was written to them, and lose it with the machine."""
+    lines = "".join(f"{end}\t{command}\n" for end, command in stages)
+    append = f"ks.init={SYSTEMD} systemd.unit=multi-user.target systemd.show_status=no"
+    return _boot(boot, root, project, {"stages": lines}, append, shared, timeout_s=timeout_s)
+
+
+def _boot(
+    boot: Boot, root: Path, project: Path, given: Mapping[str, str], append: str, shared: Path, *, timeout_s: float
+) -> Ran:
     shutil.rmtree(shared, ignore_errors=True)
     shared.mkdir(parents=True)
-    (shared / "command").write_text(command)
-    append = f"console=ttyS0 quiet panic=-1 {LSM}" + (f" ks.init={init}" if init else "")
+    for name, text in given.items():
+        (shared / name).write_text(text)
+    append = f"console=ttyS0 quiet panic=-1 {LSM} {append}".rstrip()
+    again = () if "stages" in given else ("-no-reboot",)
     line = [
         "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-m", f"{MEMORY_MIB}M",
-        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", f"file:{shared}/console",
+        "-nodefaults", "-no-user-config", "-display", "none", *again, "-serial", f"file:{shared}/console",
         "-kernel", boot.kernel, "-initrd", boot.initramfs, "-append", append,
-        "-drive", _disk(root, snapshot=not keep), "-drive", _disk(boot.modules), "-drive", _disk(project),
+        "-drive", _disk(root), "-drive", _disk(boot.modules), "-drive", _disk(project),
         "-virtfs", f"local,path={shared},mount_tag=out,security_model=none", "-device", "virtio-rng-pci",
     ]  # fmt: skip
     began = time.monotonic()
@@ -69,8 +83,8 @@ def run(
     )
 
 
-def _disk(path: Path, *, snapshot: bool = True) -> str:
-    return f"file={path},format=raw,if=virtio,snapshot={'on' if snapshot else 'off'}"
+def _disk(path: Path) -> str:
+    return f"file={path},format=raw,if=virtio,snapshot=on"
 
 
 def _text(path: Path) -> str:

@@ -11,7 +11,9 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from tests.vm.promises import PROMISES, promise_of
+from tests.vm.promises import PROMISES, SERVICE, promise_of
+
+ESCAPES = "tests/e2e/escapes/"
 
 
 @dataclass(slots=True)
@@ -19,32 +21,30 @@ class Report:
     """What came of one kernel's tests."""
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)  # promise -> passed, failed, skipped
-    told: list[tuple[str, str, str]] = field(
-        default_factory=list
-    )  # (test, failed or skipped, why): what is not plain passing
+    told: list[tuple[str, str, str]] = field(default_factory=list)  # (test, failed or skipped, why): not plain passing
+    attempts: dict[str, Counter[str]] = field(default_factory=dict)  # way out (a file of tests/e2e/escapes) -> outcomes
+    ended_badly: bool = False  # a machine did not come to its end, or a command failed
 
     def failed(self) -> bool:
-        return any(count["failed"] for count in self.counts.values()) or not self.counts
+        return self.ended_badly or any(count["failed"] for count in self.counts.values()) or not self.counts
 
-
-def read(junit: Path) -> Report:
-    """Of a JUnit file as pytest writes it; an empty report when there is none (the machine died)."""
-    report = Report()
-    if not junit.exists():
-        return report
-    for case in ET.parse(junit).getroot().iter("testcase"):
-        file = case.get("classname", "").replace(".", "/") + ".py"
-        node = f"{file}::{case.get('name')}"
-        outcome, why = "passed", ""
-        for child in case:
-            if child.tag in ("failure", "error"):
-                outcome, why = "failed", (child.get("message") or "").partition("\n")[0]
-            elif child.tag == "skipped":
-                outcome, why = "skipped", (child.get("message") or "").partition("\n")[0]
-        report.counts.setdefault(promise_of(node) or "other", Counter())[outcome] += 1
-        if outcome != "passed":
-            report.told.append((node, outcome, why))
-    return report
+    def add(self, junit: Path) -> None:
+        """A JUnit file as pytest writes it."""
+        for case in ET.parse(junit).getroot().iter("testcase"):
+            file = case.get("classname", "").replace(".", "/") + ".py"
+            node = f"{file}::{case.get('name')}"
+            outcome, why = "passed", ""
+            for child in case:
+                if child.tag in ("failure", "error"):
+                    outcome, why = "failed", (child.get("message") or "").partition("\n")[0]
+                elif child.tag == "skipped":
+                    outcome, why = "skipped", (child.get("message") or "").partition("\n")[0]
+            self.counts.setdefault(promise_of(node) or "other", Counter())[outcome] += 1
+            if file.startswith(ESCAPES):
+                way = Path(file).stem.removeprefix("test_").replace("_", " ")
+                self.attempts.setdefault(way, Counter())[outcome] += 1
+            if outcome != "passed":
+                self.told.append((node, outcome, why))
 
 
 def table(reports: Mapping[str, Report]) -> Table:
@@ -52,10 +52,21 @@ def table(reports: Mapping[str, Report]) -> Table:
     out.add_column("promise")
     for kernel in reports:
         out.add_column(kernel, justify="right")
-    rows = [*PROMISES, "other"]
+    rows = [*PROMISES, SERVICE, "other"]
     for promise in rows:
         if any(promise in report.counts for report in reports.values()):
             out.add_row(promise, *(_cell(report.counts.get(promise)) for report in reports.values()))
+    return out
+
+
+def escapes(reports: Mapping[str, Report]) -> Table:
+    """Ways out that were tried × kernel; one that cannot be tried on a kernel, or is not claimed there, is a skip."""
+    out = Table(title="Way out × kernel: attempts that came to nothing", title_justify="left")
+    out.add_column("way out")
+    for kernel in reports:
+        out.add_column(kernel, justify="right")
+    for way in sorted({way for report in reports.values() for way in report.attempts}):
+        out.add_row(way, *(_cell(report.attempts.get(way)) for report in reports.values()))
     return out
 
 

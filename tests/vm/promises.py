@@ -19,12 +19,15 @@ PROMISES: dict[str, tuple[str, ...]] = {
     ),
     "5 it survives": (
         "tests/kernel/test_dataplane_pins.py", "tests/e2e/test_survival.py", "tests/e2e/test_dead_man.py",
+        "tests/e2e/test_held_place.py",
     ),
     "6 never silently less": ("tests/e2e/test_cannot_run_here.py",),
     "7 the operator keeps the way in": ("tests/e2e/test_orders.py",),
     "behaviour is seen": ("tests/kernel/test_traffic.py", "tests/kernel/test_stdio.py", "tests/kernel/test_signals.py"),
     "8 not the wrong one": ("tests/kernel/test_contain_protected.py", "tests/kernel/test_pidfd.py"),
 }  # fmt: skip
+
+SERVICE = "under systemd, as it is shipped"
 
 # For CI's time: the promises that hang most on the kernel, by their own tests.
 QUICK = (
@@ -34,6 +37,14 @@ QUICK = (
 )  # fmt: skip
 
 
+# That the verifier takes every program, that they attach, and that verdict and cut are right: the least for each kernel.
+LOADS = (
+    "tests/kernel/test_probe.py", "tests/kernel/test_dataplane_verdict.py", "tests/kernel/test_dataplane_sever.py",
+)  # fmt: skip
+
+
 def promise_of(node: str) -> str:
     """The promise that a test (``tests/kernel/test_x.py::test_y``) stands for; "" when it stands for none."""
+    if node.startswith("tests/vm/service/"):
+        return "5 it survives" if "reboot" in node or "released" in node else SERVICE
     return next((promise for promise, files in PROMISES.items() if node.startswith(files)), "")

@@ -13,10 +13,9 @@ from tests.vm.apt import apt_for
 from tests.vm.kernels import CACHE
 
 PROJECT = Path(__file__).parents[2]
-PACKAGES = (
-    *("systemd", "systemd-sysv", "dbus", "udev", "kmod", "procps", "util-linux", "iproute2", "strace"),
-    *("python3", "python3-bpfcc", "libbpf1", "gcc", "libc6-dev", "xz-utils", "zstd"),
-    *("openssh-server", "openssh-client", "openssl", "argon2", "john", "stress-ng"),
+SYSTEM = (
+    *("systemd", "systemd-sysv", "dbus", "udev", "kmod", "procps", "util-linux"),
+    *("python3", "python3-venv", "python3-bpfcc", "libbpf1", "gcc", "libc6-dev"),
 )
 TESTING = ["hypothesis", "psutil", "pytest", "pytest-timeout"]
 FOLDERS = ("opt/killswitch", "lib/modules", "mnt")
@@ -24,19 +23,20 @@ FOLDERS = ("opt/killswitch", "lib/modules", "mnt")
 
 def root_image() -> Path:
     """An ext4 image of a Debian 12 with what the tests need. Raises apt.AptError, or CalledProcessError."""
-    key = hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:12]
+    packages = (*SYSTEM, *_lab())
+    key = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
     image = CACHE / f"root-{key}.ext4"
     if image.exists():
         return image
     CACHE.mkdir(parents=True, exist_ok=True)
-    for old in CACHE.glob("root-*"):
+    for old in sorted(CACHE.glob("root-*"), key=lambda image: image.stat().st_mtime)[:-1]:
         old.unlink()
     tree = CACHE / "root"
     shutil.rmtree(tree, ignore_errors=True)
     with apt_for("bookworm") as apt:
         command = [
             "mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", "--format=directory",
-            f"--include={','.join(PACKAGES)}", '--aptopt=APT::Sandbox::User "root"', "bookworm", tree, apt.sources,
+            f"--include={','.join(packages)}", '--aptopt=APT::Sandbox::User "root"', "bookworm", tree, apt.sources,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -51,8 +51,8 @@ def root_image() -> Path:
     return image
 
 
-def project_image(target: Path) -> Path:
-    """The project as it is here, built, and the packages of its environment, to lie at /opt/killswitch."""
+def project_image(target: Path, *, wheel: bool = False) -> Path:
+    """The project as it is here, built, and the packages of its environment, to lie at /opt/killswitch; its wheel as well."""
     tree = target.with_suffix("")
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
@@ -66,6 +66,9 @@ def project_image(target: Path) -> Path:
             copy = tree / path.relative_to(PROJECT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, copy)
+    if wheel:
+        _build_wheel(tree)
+    _compile(tree)
     shutil.copytree(_environment(), tree / ".venv", symlinks=True)
     target.unlink(missing_ok=True)
     subprocess.run(
@@ -85,7 +88,8 @@ def _environment() -> Path:
     config.read(PROJECT / "setup.cfg")
     wanted = config["options"]["install_requires"].split("\n") + TESTING
     wanted = [requirement for requirement in wanted if requirement]
-    made = CACHE / f"environment-{hashlib.sha256(repr(wanted).encode()).hexdigest()[:12]}"
+    key = hashlib.sha256(repr(("compiled", wanted)).encode()).hexdigest()[:12]
+    made = CACHE / f"environment-{key}"
     if made.exists():
         return made
     for old in CACHE.glob("environment-*"):
@@ -101,5 +105,29 @@ def _environment() -> Path:
     command.write_text("#!/opt/killswitch/.venv/bin/python\nfrom killswitch.cli.main import main\n\nmain()\n")
     command.chmod(0o755)
     (packages / "killswitch-here.pth").write_text("/opt/killswitch\n")
+    _compile(partial)
     partial.rename(made)
     return made
+
+
+def _compile(folder: Path) -> None:
+    """To byte code, here: in the guest each start of a program would be a minute of it. Nobody looks at the sources' times."""
+    command = [sys.executable, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", folder]
+    subprocess.run(command, check=False, capture_output=True)  # a package may hold a file for another version
+
+
+def _build_wheel(tree: Path) -> None:
+    """Of a copy of the project, into its ``wheels/``."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w"]
+    done = subprocess.run([*command, tree / "wheels", tree], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the wheel does not build: {done.stderr.strip()}")
+    for left in ((tree / "build").glob("lib*"), (tree / "build").glob("bdist*"), tree.glob("*.egg-info")):
+        for folder in left:
+            shutil.rmtree(folder)
+
+
+def _lab() -> tuple[str, ...]:
+    """The Debian packages that tests play with."""
+    listed = subprocess.run([PROJECT / ".ci/apt", "list", "lab"], capture_output=True, text=True, check=True).stdout
+    return tuple(listed.split())
