@@ -144,7 +144,7 @@ def receipt_grid(receipts: Sequence[Receipt], means: Mapping[Step, str] = Mappin
     from killswitch.cli import human
     from killswitch.cli.screen import Grid, outcome, said
 
-    grid = Grid([("STEP", 0), ("OUTCOME", 0), (">AT", 3), (">TOOK", 2), ("WHAT", 1), ("PROOF", 0, 24)])
+    grid = Grid([("STEP", 0), ("OUTCOME", 0), (">AT", 3), (">TOOK", 2), ("WHAT", 1, 18), ("PROOF", 0, 24)])
     ordered = sorted(receipts, key=lambda r: r.started_ns)
     for r in ordered:
         at, took = (r.started_ns - ordered[0].started_ns) / 1e9, (r.finished_ns - r.started_ns) / 1e9

@@ -42,9 +42,9 @@ def selftest(session: Session, reason: str, last: bool, output: str) -> Exit:
     """Prove that the switch can still halt.
 
     A canary, a harmless workload of the daemon's own, is watched; a program and a connection that its own rules forbid are
-    tried in it; then it is severed, frozen, thawed and released. Its packets are counted all the while: before the cut
-    they flow, after it none comes or goes, after the release they flow again. No other workload is touched, and
-    no incident is opened.
+    tried in it; then it is severed, frozen, thawed and released. Its packets are counted all the while: before it is judged
+    none leaves, before the cut they flow, after it none comes or goes, after the release they flow again. No other workload
+    is touched, and no incident is opened.
 
     Exit status 0: all of it was seen. 1: a step did not show what it must. 5: it halts, but something could not be tried,
     or tidied up. With --last 0 as long as the last proof passed and is not too old, else 1.
