@@ -62,6 +62,7 @@ class Switch:
             kill_unfrozen,
             limits or evidence.Limits(),
         )
+        self.uncovered: tuple[str, ...] = ()  # what a cut does not reach on this kernel, by `doctor`'s names
         self._lanes = Lanes()
         self._capturing = 0
         # Of their own: a kill must not queue behind whatever else fills the loop's default executor.
@@ -127,6 +128,8 @@ class Switch:
             except Exception as e:  # whatever it is, the steps behind must be made
                 order.add(_failed(watch, e))
             else:
+                if self.uncovered:
+                    proof["not_covered"] = ",".join(self.uncovered)
                 order.add(watch.receipt(Outcome.DONE, proof))
         else:
             steps.pin(self._plane, workload.id, desired)

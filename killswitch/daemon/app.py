@@ -44,6 +44,7 @@ from killswitch.ledger import Ledger
 log = logging.getLogger("killswitch")
 
 TICK = 1.0
+SEVERED = "severed is severed"  # how the promise of what a cut must reach begins
 TELL = 5.0  # seconds between two status lines for the service manager
 PROVE = 40.0  # seconds; without a watchdog parts are still asked for progress, four times in this span
 REST_URGENT, REST = 0.002, 0.001  # seconds between two bites of events while a workload is contained, or captured
@@ -263,6 +264,11 @@ def background(running: Running, config: Config, stack: AsyncExitStack) -> None:
             await asyncio.sleep(config.reconcile_seconds)
             await core.reconcile()
 
+    async def coverage() -> None:
+        """What a cut does not reach here stands in the receipt of each, and so in the incident."""
+        found = await running.queries.capabilities()
+        core.switch.uncovered = tuple(c.name for c in found if not c.available and c.promise.startswith(SEVERED))
+
     async def tell_manager() -> None:
         while True:
             await asyncio.sleep(TELL)
@@ -283,6 +289,7 @@ def background(running: Running, config: Config, stack: AsyncExitStack) -> None:
 
         return await asyncio.to_thread(ask)
 
+    stack.callback(core.spawn(coverage(), "what a cut does not reach").cancel)
     proofs = {"ring": ring, "ledger": core.records.alive, "control": control}
     for work, what in (
         (ticks(), "the second's tick"),

@@ -31,6 +31,7 @@ class Queries:
         self._pump = pump
         self._started_unix = started_unix
         self.armed_ms = 0.0
+        self._probing = asyncio.Lock()
 
     # --- workloads ---
 
@@ -159,7 +160,8 @@ class Queries:
     async def capabilities(self) -> Sequence[CapabilityInfo]:
         from killswitch.kernel import probe  # tries many programs: only who asks pays for it
 
-        found = await asyncio.to_thread(probe.capabilities)
+        async with self._probing:  # its answers are kept, but two at a time would be in each other's way
+            found = await asyncio.to_thread(probe.capabilities)
         return [CapabilityInfo(c.name, c.promise, c.available, c.reason) for c in found]
 
 
