@@ -42,6 +42,7 @@ def _entries() -> dict[str, Entry]:
         "thaw": at("orders", "thaw", _ACT, "Let a frozen workload run again."),
         "terminate": at("orders", "terminate", _ACT, "Kill every process."),
         "release": at("orders", "release", _ACT, "Take containment back, in stages."),
+        "forget": at("forget", "forget", _ACT, "Clear the budget of automatic kills, or the programs of an incident."),
         "policy": at("policy", "policy", _RULES, "Check, test, list, explain, reload, replay and diff policies."),
         "daemon": at("daemon", "daemon", _DAEMON, "Run the daemon in the foreground."),
     }

@@ -115,6 +115,11 @@ class Client:
         )
         return convert.decode(response.workload, WorkloadInfo)
 
+    def forget(self, target: str, reason: str = "", *, request_id: str = "") -> str:
+        """``target``: ``budget``, an incident's id, or a program's SHA-256. A sentence that says what was forgotten."""
+        response = self._call_order("Forget", request_id, reason or _who(), target=to_wire(target))
+        return from_wire(response.detail)
+
     def reload_policies(self, reason: str = "", *, request_id: str = "") -> Sequence[PolicyInfo]:
         response = self._call_order("ReloadPolicies", request_id, reason or _who())
         return [convert.decode(p, PolicyInfo) for p in response.policies]

@@ -80,6 +80,9 @@ class Methods:
         result = await self._service.release(_order(request, role), stage=_STAGE_WORDS[request.stage])
         return pb.ReleaseResponse(result=convert.to_wire(result))
 
+    async def Forget(self, request: Any, role: str) -> Any:
+        return pb.ForgetResponse(detail=to_wire(await self._service.forget(_order(request, role))))
+
     async def WatchWorkload(self, request: Any, role: str) -> Any:
         info = await self._service.watch(_order(request, role), name=from_wire(request.name), create=request.create)
         return pb.WatchWorkloadResponse(workload=convert.to_wire(info))

@@ -28,6 +28,7 @@ READS = frozenset(
 )
 ORDERS = frozenset(
     {
+        "Forget",
         "Freeze",
         "Kill",
         "Release",

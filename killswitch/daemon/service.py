@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -114,6 +115,24 @@ class DaemonService:
         self._core.forget_absent(absent, order.reason)
         self._core.records.order_done(order_id, "complete")
         return OrderResult(order_id, self._queries.absent_info(absent), absent.incident, (), True)
+
+    async def forget(self, order: Order) -> str:
+        """What automatic containment remembers: what rules have spent of their budget, or the programs of an incident."""
+        core = self._core
+        if order.target == "budget":
+            used = len(core.spending.budget.charged(time.monotonic_ns()))
+            core.spending.reset()
+            told = f"the budget of automatic kills is whole again: {used} were used"
+        else:
+            count = core.continuing.forget(order.target, order.reason) if core.continuing else 0
+            if not count:
+                raise TargetError(
+                    f"forget {order.target!r}: no program of that incident, or of that SHA-256, is looked for; "
+                    "say budget, an incident's id, or the first 8 digits of a SHA-256 at least"
+                )
+            told = f"{count} {'program is' if count == 1 else 'programs are'} no longer looked for in other workloads"
+        core.records.order_done(self._ordered("forget", order, None, ""), "complete")
+        return told
 
     # --- watching ---
 

@@ -91,6 +91,11 @@ def test_past_the_budget_rules_only_monitor_orders_go_on_and_a_release_makes_roo
     assert daemon.spawn("w4", str(everyday)).wait(20) == -signal.SIGKILL
     daemon.wait_for("w4 severed", lambda: desired(daemon)[4] == SEVERED)
     assert daemon.spawn("w2", str(everyday)).wait(20) == 0
+    # And an operator's word makes all of it whole.
+    told = daemon.cli("forget", "budget", "--reason", "the rule is mended")
+    assert (told.returncode, "2 were used" in told.stdout) == (0, True), told
+    assert budget(daemon) == (True, "0 of 2 automatic kills in 600 s are used")
+    assert daemon.spawn("w2", str(everyday)).wait(20) == -signal.SIGKILL
 
 
 def test_the_account_outlives_the_daemon_and_verdicts_keep_to_it_without_one(few: Daemon, everyday: Path) -> None:

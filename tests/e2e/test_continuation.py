@@ -37,6 +37,13 @@ def test_it_is_the_incidents_continuation_elsewhere_whatever_it_is_called_and_al
         daemon.spawn(workload, str(shutil.copy(rogue, tmp_path / name)))
         daemon.wait_for("cut off", lambda w=workload: daemon.workload(w).observed == CUT_OFF)  # type: ignore[misc,union-attr]
         assert rules(daemon, workload) == {"continuation"}
+    assert daemon.cli("forget", "inc-77", "--reason", "x").returncode != 0
+    assert "1 program is no longer looked for" in daemon.client.forget("inc-1", "it was our own")
+    daemon.watched("third")
+    third = daemon.spawn("third", str(rogue))
+    daemon.wait_for("runs", lambda: daemon.workload("third").processes)  # type: ignore[union-attr]
+    daemon.client.unwatch("third", "all of it is judged by then")
+    assert third.poll() is None and not rules(daemon, "third")
     told = next(f.summary for i in daemon.client.incidents() for f in i.findings if f.rule == "continuation")
     assert "the program of inc-1" in told and "rogue-agent/miner-binary" in told
 

@@ -236,6 +236,11 @@ class House:
         await self._answer()
         return self.problems
 
+    async def forget(self, order: Order) -> str:
+        self.told.append(("forget", order, {}))
+        await self._answer()
+        return f"forgot {order.target}"
+
     async def reload_policies(self, order: Order) -> Sequence[PolicyInfo]:
         self.told.append(("reload", order, {}))
         return await self.policies()

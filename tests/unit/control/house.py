@@ -150,6 +150,11 @@ class House:
     async def check_policy(self, text: str, file: str) -> Sequence[Problem]:
         return [Problem(file, 3, 7, f"bad: {text[:5]}", "good")] if "bad" in text else []
 
+    async def forget(self, order: Order) -> str:
+        if order.target == "nothing":
+            raise TargetError("forget 'nothing': no program of it")
+        return f"forgot {order.target}"
+
     async def reload_policies(self, order: Order) -> Sequence[PolicyInfo]:
         if "broken" in order.reason:
             raise PolicyError([Problem("/etc/p.yaml", n, 1, "no such field 'nmae'", "name?") for n in range(1, 400)])

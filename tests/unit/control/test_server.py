@@ -89,6 +89,9 @@ def test_each_order_reaches_the_service_as_it_was_given(
 def test_watch_unwatch_reload_and_self_test(daemon: Running, admin: Client) -> None:
     assert admin.watch("/a/b", name="bee", create=True).name == "bee"
     assert admin.unwatch("bee", remove=True).cgroup == "/a/b"
+    assert admin.forget("budget", "mended") == "forgot budget"
+    with pytest.raises(errors.TargetError, match="no program of it"):
+        admin.forget("nothing", "mistaken")
     assert admin.reload_policies()[0].rules[0]["for"] == "20s"
     assert admin.self_test("after the upgrade").complete
     verbs = [verb for verb, _ in daemon.house.orders]
