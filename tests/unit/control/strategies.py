@@ -33,6 +33,8 @@ def _integers(name: str) -> st.SearchStrategy[int]:
         return st.integers(0, 2**commands.PREDICATES - 1)
     if name in ("clause", "exit_code"):
         return I32
+    if name == "cpu_ns":  # of a workload signed, of a process not
+        return st.integers(0, 2**63 - 1)
     return I64 if name in SIGNED else U32 if name in NARROW else U64
 
 
