@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from killswitch.errors import ConfigError, Problem
+from killswitch.hostallow import MOST, Allowed, parse
 
 DEFAULT_FILE = Path("/etc/killswitch/config.yaml")
 SHIPPED_POLICIES = Path(__file__).parent / "policies"
@@ -47,6 +48,10 @@ class Config:
     budget_seconds: float = 600.0
     budget_share: float = 0.5  # of those that are watched, if that is more; written as 50%
     continuation_seconds: float = 86_400.0  # how long an incident's program is looked for elsewhere; 0 = it is not
+    # What "host" means in `kill host`: the machine, unless both are set. host_cgroup "none": there is no such order.
+    host_cgroup: str = "/"
+    host_netns: Path | None = None
+    host_allow: tuple[Allowed, ...] = ()  # what goes through while it is cut off, besides the operators' sshd and DHCP
     reconcile_seconds: float = 2.0  # how often desired and observed containment are compared
     selftest_every: float = 3600.0  # seconds between two self-tests of the timer, 0 = none ("off")
 
@@ -93,6 +98,22 @@ def _cgroup(value: object) -> str:
     if path == "/":
         raise ValueError("must not be the root of the cgroup tree: everything lies in it")
     return path
+
+
+def _host_cgroup(value: object) -> str:
+    if value in ("/", "none"):
+        return str(value)
+    return _cgroup(value)
+
+
+def _allowed(value: object) -> tuple[Allowed, ...]:
+    if isinstance(value, str):  # of the environment: an address may hold colons
+        value = [part.strip() for part in value.split(";") if part.strip()]
+    if not isinstance(value, list):
+        raise ValueError("must be a list")
+    if len(value) > MOST:
+        raise ValueError(f"has {len(value)} entries; at most {MOST} fit: use networks and ranges of ports")
+    return tuple(parse(str(v)) for v in value)
 
 
 def _socket_dir(value: object) -> Path:
@@ -203,6 +224,9 @@ _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "budget_seconds": _window,
     "budget_share": _share,
     "continuation_seconds": _days,
+    "host_cgroup": _host_cgroup,
+    "host_netns": _absolute,
+    "host_allow": _allowed,
     "reconcile_seconds": _seconds,
     "selftest_every": _interval,
 }
@@ -245,6 +269,9 @@ def load(file: Path | None = None, environ: Mapping[str, str] | None = None) -> 
                 settings[key] = _PARSERS[key](value)
             except ValueError as e:
                 problems.append(f"environment: {variable}={value}: {e}")
+    host = settings.get("host_cgroup", "/")
+    if host != "none" and (host == "/") == ("host_netns" in settings):
+        problems.append("host_cgroup and host_netns: set both, or neither: half of another host is none")
     if problems:
         raise ConfigError("\n".join(problems))
     return Config(**settings)

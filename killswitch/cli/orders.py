@@ -36,29 +36,37 @@ def _order_options(body: F) -> F:
     return body
 
 
+_force = click.option("--force", is_flag=True, help="Of 'host': though no way in to take it back can be kept.")
+
+
 @click.command()
 @_order_options
 @click.option("--terminate", is_flag=True, help="Kill every process too, once the evidence is kept.")
 @click.option("--wait", is_flag=True, help="Return only when the evidence is complete.")
+@_force
 @command
-def kill(session: Session, target: str, reason: str, terminate: bool, wait: bool, output: str) -> Exit:
+def kill(session: Session, target: str, reason: str, terminate: bool, wait: bool, force: bool, output: str) -> Exit:
     """Sever and freeze, destroy its sockets, and keep evidence.
+
+    TARGET 'host' cuts the whole host off, but for the operators' sshd and what host_allow lets through, and freezes every
+    watched workload; never the host's own processes.
 
     When this returns 0, no packet leaves or reaches the workload, and none of its processes runs: both were seen in the
     kernel, not assumed. It stays so, whatever becomes of the daemon, until 'killswitch release'.
     """
     with session.client() as client:
-        result = client.kill(target, reason, terminate=terminate, wait_for_evidence=wait)
+        result = client.kill(target, reason, terminate=terminate, wait_for_evidence=wait, force=force)
     return answer(result, output)
 
 
 @click.command()
 @_order_options
+@_force
 @command
-def sever(session: Session, target: str, reason: str, output: str) -> Exit:
-    """Cut off the network; the processes go on running."""
+def sever(session: Session, target: str, reason: str, force: bool, output: str) -> Exit:
+    """Cut off the network; the processes go on running. TARGET 'host': see kill."""
     with session.client() as client:
-        return answer(client.sever(target, reason), output)
+        return answer(client.sever(target, reason, force=force), output)
 
 
 @click.command()

@@ -103,6 +103,13 @@ def show_status(now: Status, unix: float, watched: Sequence[WorkloadInfo] = ()) 
         ),
     ]
     pairs.append(("proof", proof_line(now.proof, unix)))
+    if str(now.host.desired) != "free":
+        whole = str(now.host.observed) != "free"
+        line = Text("cut off" if whole else "to be cut off, and is not", "bold red")
+        line.append(f", {now.host.incident}" if now.host.incident else "", "")
+        line.append(f"; {now.host.detail}" if now.host.detail else "", "bold yellow")
+        pairs.insert(0, ("host", line))
+        pairs.insert(1, ("goes through", said(now.host.allowed or "nothing")))
     pairs += [("health", said(f"{h.part}: {h.detail or 'not well'}", "bold yellow")) for h in ill]
     if not ill:
         pairs.append(("health", said(", ".join(h.part for h in now.health) + " ok" if now.health else "ok", "green")))

@@ -23,6 +23,7 @@ from killswitch.kernel import cgroupfs, procfs
 SSHD = ("sshd", "sshd-session", "sshd-auth")
 HOSTS_PLACES = ("/system.slice/ssh.service", "/system.slice/sshd.service", "/user.slice", "/init.scope")
 FRESH_S = 5.0
+_WAY_IN = "the operators' way in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Protected:
     def __init__(self, cgroups: Iterable[str] = (), *, names: Iterable[str] = ()) -> None:
         self._names = {
             **dict.fromkeys(names, "protected by configuration"),
-            **dict.fromkeys(SSHD, "the operators' way in"),
+            **dict.fromkeys(SSHD, _WAY_IN),
         }
         self.cgroups = tuple(c.rstrip("/") or "/" for c in cgroups)
         self.watched: Callable[[], Collection[int]] = tuple
@@ -178,6 +179,11 @@ class Protected:
                 raise errors.Protected(
                     f"process {pid} lives in {where}, which is protected by configuration; name another process"
                 )
+
+    def operators(self) -> tuple[int, ...]:
+        """The processes of the operators' sshd that still live, as of the last refresh."""
+        found = (k for k in self.kept() if k.why.endswith(_WAY_IN))
+        return tuple(k.pid for k in found)
 
     def socket_inodes(self) -> frozenset[int]:
         """The sockets that protected processes hold: never to be destroyed, even when a workload holds them too."""

@@ -75,13 +75,19 @@ class Client:
         *,
         terminate: bool = False,
         wait_for_evidence: bool = False,
+        force: bool = False,
         request_id: str = "",
     ) -> OrderResult:
-        """Sever and freeze; ``terminate``: and kill every process. ``request_id`` is made when it is not given."""
-        return self._order("Kill", target, reason, request_id, wait_for_evidence=wait_for_evidence, terminate=terminate)
+        """Sever and freeze; ``terminate``: and kill every process. ``force``: the whole host, though no way in can be kept.
+        ``request_id`` is made when it is not given."""
+        more = {"terminate": terminate, **({"force": True} if force else {})}
+        return self._order("Kill", target, reason, request_id, wait_for_evidence=wait_for_evidence, **more)
 
-    def sever(self, target: str, reason: str, *, wait_for_evidence: bool = False, request_id: str = "") -> OrderResult:
-        return self._order("Sever", target, reason, request_id, wait_for_evidence=wait_for_evidence)
+    def sever(
+        self, target: str, reason: str, *, wait_for_evidence: bool = False, force: bool = False, request_id: str = ""
+    ) -> OrderResult:
+        more = {"force": True} if force else {}
+        return self._order("Sever", target, reason, request_id, wait_for_evidence=wait_for_evidence, **more)
 
     def freeze(self, target: str, reason: str, *, wait_for_evidence: bool = False, request_id: str = "") -> OrderResult:
         return self._order("Freeze", target, reason, request_id, wait_for_evidence=wait_for_evidence)

@@ -249,6 +249,7 @@ _PAIRS: dict[type, type[Message]] = {
     service.OrderResult: types_pb2.OrderResult,
     service.Health: types_pb2.PartHealth,
     service.Proof: types_pb2.Proof,
+    service.HostInfo: types_pb2.HostState,
     service.Status: types_pb2.Status,
     service.CapabilityInfo: types_pb2.Capability,
     service.PolicyInfo: types_pb2.Policy,

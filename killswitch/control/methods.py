@@ -51,6 +51,7 @@ def _order(request: Any, role: str) -> Order:
         reason=from_wire(request.reason),
         role=role,
         wait_for_evidence="wait_for_evidence" in fields and request.wait_for_evidence,
+        force="force" in fields and request.force,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from killswitch.commands import Containment, Finding, Receipt
+from killswitch.commands import FREE, Containment, Finding, Receipt
 from killswitch.errors import Problem
 from killswitch.events import Event
 
@@ -59,6 +59,7 @@ class Order:
     reason: str
     role: str  # "admin" or "view": which socket it came in by
     wait_for_evidence: bool = False
+    force: bool = False  # of the whole host: cut it off even though no way in can be kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,17 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class HostInfo:
+    """The whole host, as a target of orders."""
+
+    desired: Containment = FREE
+    observed: Containment = FREE
+    incident: str = ""
+    allowed: str = ""  # what goes through while it is cut off
+    detail: str = ""  # what is not as it must be
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     version: str
     pid: int
@@ -111,6 +123,7 @@ class Status:
     resident_bytes: int
     health: tuple[Health, ...]
     proof: Proof = Proof()
+    host: HostInfo = HostInfo()
     repeated: int = 0  # events that were not told one by one, because they only said the same again
 
 

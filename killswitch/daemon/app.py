@@ -35,6 +35,7 @@ from killswitch.daemon.restore import carry_on, restore
 from killswitch.daemon.service import DaemonService
 from killswitch.daemon.survey import survey
 from killswitch.daemon.watchdog import feed
+from killswitch.daemon.wholehost import HOST
 from killswitch.errors import ConfigError, KernelError, KillswitchError
 from killswitch.kernel import cgroupfs
 from killswitch.kernel.dataplane import DataPlane
@@ -135,7 +136,10 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
         core.incidents.add(incident)
     selftest.sweep(core)
     core.spawn(asyncio.to_thread(folder.sweep, config.evidence_dir, started_unix), "sweep up unfinished evidence")
-    await restore(core, records.known_workloads())
+    stack.callback(core.host.close)
+    known = records.known_workloads()
+    await core.host.restore(next((row for row in known if row.cgroup == HOST), None))
+    await restore(core, [row for row in known if row.cgroup != HOST])
     reactor = Reactor(core)
     stack.callback(reactor.files.close)
     policies = Policies(core, reactor)

@@ -26,6 +26,7 @@ from killswitch.daemon.records import Records
 from killswitch.daemon.spending import Spending
 from killswitch.daemon.streams import Streams
 from killswitch.daemon.upkeep import Upkeep
+from killswitch.daemon.wholehost import HOST, WholeHost
 from killswitch.daemon.workloads import Absent, Workload, Workloads
 from killswitch.engine import Engine
 from killswitch.errors import Gone, KernelError, Protected
@@ -70,6 +71,7 @@ class Core:
         self.lost: Counter[str] = Counter()
         self.repeated = 0  # events that were told once for many: the same process, the same address, within a moment
         self.stuck: dict[str, str] = {}  # part -> why, as the watchdog last saw it
+        self.host = WholeHost(self)
         self.compiled: Compiled | None = None
         self.engine: Engine | None = None
         self.policy_problem = ""  # why the last reload was refused, "" = it was not
@@ -186,6 +188,8 @@ class Core:
         self.records.workload(w)
         if absent:
             self._contain_again(w, absent)
+        if known is None and not self.is_canary(cgroup):
+            self.host.include(w)
         return w
 
     def _contain_again(self, w: Workload, absent: Absent) -> None:
@@ -226,7 +230,7 @@ class Core:
             w.desired = FREE
             self.records.desired(w, "terminated, and its cgroup was removed")
         if lasting == FREE and (incident := self.incidents.get(w.incident)):
-            self._close(incident)  # nobody could release it any more
+            self.close(incident)  # nobody could release it any more
         self.records.workload_gone(w.cgroup, "its cgroup was removed")
         self.tell(WorkloadRemoved(time.monotonic_ns(), workload))
         log.info("gone %s", fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, incident=w.incident))
@@ -248,7 +252,7 @@ class Core:
         self.spending.released(absent.cgroup)
         self.records.absent(replace(absent, desired=FREE), reason)
         if incident := self.incidents.get(absent.incident):
-            self._close(incident)
+            self.close(incident)
             if self.continuing:
                 self.continuing.forget(incident.id, "its incident was released")
 
@@ -265,7 +269,7 @@ class Core:
         self.plane.unwatch(w.id)
         self.workloads.remove(w.id)
         if incident := self.incidents.get(w.incident):
-            self._close(incident)  # nobody could release it any more
+            self.close(incident)  # nobody could release it any more
         self.records.workload_gone(w.cgroup, "unwatched")
         self.tell(WorkloadRemoved(time.monotonic_ns(), w.id))
         log.info("unwatched %s", fields(workload=w.name, cgroup=w.cgroup))
@@ -341,8 +345,11 @@ class Core:
             w = present.get(incident.cgroup)
             if w and w.incident in ("", incident.id):
                 w.incident, incident.workload = incident.id, w.id
+            elif incident.cgroup == HOST and self.host.desired != FREE:
+                self.host.it.incident = incident.id
             elif incident.cgroup not in self.workloads.absent:
-                self._close(incident)
+                self.close(incident)
+        self.host.take_up_incident()
         for w in self.workloads:
             if w.incident or w.desired != FREE:
                 self.engine.workloads.adopt(w.id, w.desired, incident=w.incident, captured=w.desired != FREE)
@@ -361,6 +368,7 @@ class Core:
 
     async def reconcile(self) -> None:
         """Compare what is wanted with what is, repair, and tell of it. A cgroup that went away unseen is found out here."""
+        await self.host.reconcile()
         for w in self.workloads:
             if not self.path_of(w.cgroup).is_dir():
                 self.gone(w.id)
@@ -393,12 +401,12 @@ class Core:
         incident = self.incidents.get(w.incident)
         w.incident = ""
         if incident:
-            self._close(incident)
+            self.close(incident)
             if self.continuing:
                 self.continuing.forget(incident.id, "its incident was released")
         self.tell(Released(time.monotonic_ns(), w.id))
 
-    def _close(self, incident: Incident) -> None:
+    def close(self, incident: Incident) -> None:
         if not incident.closed_unix:
             incident.closed_unix = time.time()
             self.records.incident(incident)

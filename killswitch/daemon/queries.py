@@ -132,6 +132,7 @@ class Queries:
             health=self.health(),
             proof=self._keeper.state(),
             repeated=core.repeated,
+            host=core.host.info(),
         )
 
     def health(self) -> tuple[Health, ...]:

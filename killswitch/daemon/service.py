@@ -30,7 +30,7 @@ from killswitch.daemon.queries import Queries
 from killswitch.daemon.reactor import Reactor
 from killswitch.daemon.reload import Policies
 from killswitch.daemon.workloads import Absent, Workload
-from killswitch.errors import KernelError, KillswitchError, Problem, TargetError
+from killswitch.errors import KernelError, KillswitchError, Problem, Protected, TargetError
 from killswitch.kernel import cgroupfs
 
 log = logging.getLogger("killswitch.orders")
@@ -69,6 +69,8 @@ class DaemonService:
 
     async def _contain(self, verb: str, order: Order, desired: Containment, *, capture: bool) -> OrderResult:
         core = self._core
+        if targets.is_host(order.target):
+            return await self._contain_host(verb, order, desired)
         w = self._to_contain(order.target)
         incident = core.incident_of(w, order.reason)
         order_id = self._ordered(verb, order, w, incident.id)
@@ -76,6 +78,22 @@ class DaemonService:
             w, desired, capture=capture, reason=order.reason, wait_for_capture=order.wait_for_evidence
         )
         return self._result(order_id, order, w, incident.id, receipts)
+
+    async def _contain_host(self, verb: str, order: Order, desired: Containment) -> OrderResult:
+        host = self._core.host
+        if desired.terminated or not desired.severed:
+            raise Protected(
+                f"{verb} host: the host's own processes are never frozen or ended; "
+                "'kill host' cuts it off and freezes what is watched"
+            )
+        await host.check(force=order.force)
+        incident = host.incident_of(order.reason).id
+        order_id = self._ordered(verb, order, None, incident)
+        return self._host_result(order_id, incident, await host.contain(desired, order.reason))
+
+    def _host_result(self, order_id: str, incident: str, receipts: Sequence[Receipt]) -> OrderResult:
+        complete = self._outcome(order_id, receipts)
+        return OrderResult(order_id, self._core.host.workload_info(), incident, tuple(receipts), complete)
 
     def _to_contain(self, target: str) -> Workload:
         """The workload meant; a cgroup that nobody watched yet is watched from now on."""
@@ -100,6 +118,8 @@ class DaemonService:
 
     async def _release(self, verb: str, order: Order, stage: str) -> OrderResult:
         core = self._core
+        if targets.is_host(order.target):
+            return await self._release_host(verb, order, stage)
         found = targets.resolve(order.target, core.workloads, core.mount)
         if isinstance(found, targets.Unwatched):
             raise TargetError(f"target {order.target!r}: {found.cgroup} is not watched, so there is nothing to release")
@@ -109,6 +129,16 @@ class DaemonService:
         incident = found.incident
         receipts = await core.release(found, stage, order.reason)
         return self._result(order_id, order, found, incident, receipts)
+
+    async def _release_host(self, verb: str, order: Order, stage: str) -> OrderResult:
+        host = self._core.host
+        if stage == "thaw":
+            raise TargetError("host: none of its own processes is frozen; thaw its workloads by their names")
+        if host.desired == FREE:
+            raise TargetError("host: is not cut off, so there is nothing to release")
+        incident = host.it.incident
+        order_id = self._ordered(verb, order, None, incident)
+        return self._host_result(order_id, incident, await host.release(order.reason))
 
     def _release_absent(self, verb: str, order: Order, absent: Absent) -> OrderResult:
         order_id = self._ordered(verb, order, None, absent.incident)
@@ -217,11 +247,15 @@ class DaemonService:
     def _result(
         self, order_id: str, order: Order, w: Workload, incident: str, receipts: Sequence[Receipt]
     ) -> OrderResult:
+        complete = self._outcome(order_id, receipts)
+        return OrderResult(order_id, self._queries.workload_info(w), incident, tuple(receipts), complete)
+
+    def _outcome(self, order_id: str, receipts: Sequence[Receipt]) -> bool:
         complete = bool(receipts) and all(r.outcome is Outcome.DONE for r in receipts)
         errors = "; ".join(f"{r.step}: {r.error}" for r in receipts if r.outcome is not Outcome.DONE)
         done = any(r.outcome is Outcome.DONE for r in receipts)
         self._core.records.order_done(order_id, "complete" if complete else "partial" if done else "failed", errors)
-        return OrderResult(order_id, self._queries.workload_info(w), incident, tuple(receipts), complete)
+        return complete
 
     # --- reading ---
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from killswitch.daemon.workloads import Absent, Workload, Workloads
-from killswitch.errors import Gone, NotSupported, Protected, TargetError
+from killswitch.errors import Gone, Protected, TargetError
 from killswitch.kernel import cgroupfs
 
 
@@ -18,12 +18,16 @@ class Unwatched:
     cgroup: str
 
 
+def is_host(target: str) -> bool:
+    """Whether the whole host is meant."""
+    return target.strip() == "host"
+
+
 def resolve(target: str, workloads: Workloads, mount: Path) -> Workload | Absent | Unwatched:
-    """Raises TargetError when there is no such thing, Protected for the root cgroup, NotSupported for ``host``."""
+    """Raises TargetError when there is no such thing (the whole host is none: see ``is_host``), Protected for the root cgroup."""
     target = target.strip()
-    if target == "host":
-        hint = "cutting the whole host is not built yet: kill its workloads one by one"
-        raise NotSupported("target 'host'", errno.ENOSYS, hint)
+    if is_host(target):
+        raise TargetError("target 'host': only kill, sever and release are for the whole host; name a workload")
     if target.startswith("pid:"):
         return _of_process(target, workloads)
     if target.startswith("/"):

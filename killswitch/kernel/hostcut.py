@@ -70,11 +70,12 @@ class HostCut:
     def is_cut(self) -> bool:
         return bool(self._memory[_CUT_AT])
 
-    def cut(self, place: Place, allowed: Sequence[Allowed]) -> Seen:
-        """From the moment of the call on; again: with these rules. Raises KernelError when something of it cannot be done;
-        what can be is in force then."""
+    def cut(self, place: Place, allowed: Sequence[Allowed] | None) -> Seen:
+        """From the moment of the call on; again: with these rules, or (None) with those that are in force. Raises KernelError
+        when something of it cannot be done; what can be is in force then."""
         with place.opened() as (namespace, fd):
-            self._put_rules(allowed, fd)
+            if allowed is not None:
+                self._put_rules(allowed, fd)
             store_u64(self._memory, _CGROUP_AT, cgroupfs.cgroup_id(place.cgroup))
             if not self.is_cut:
                 store_u64(self._memory, _SINCE_AT, time.clock_gettime_ns(time.CLOCK_BOOTTIME))

@@ -22,6 +22,7 @@ from tests.rig import clean_host
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
+THE_MACHINE = "is a virtual one that goes away"  # what tests/vm says in it, and nobody else
 WATCHED = "/killswitch/**"  # the glob of the shipped policies that is replaced by one for the daemon's own workloads
 
 
@@ -75,9 +76,19 @@ class Daemon:
             "KILLSWITCH_POLICY_DIRS": str(self.policy_dir),
             "KILLSWITCH_SELFTEST_EVERY": "off",  # a test asks for it
             "KILLSWITCH_CGROUP_PARENT": self.cgroup_parent,
+            # "The host" is never the machine: its own cgroup, and a namespace that is not there unless a test says which.
+            "KILLSWITCH_HOST_CGROUP": self.cgroup_parent,
+            "KILLSWITCH_HOST_NETNS": f"/run/netns/{self.name}-nowhere",
             "KILLSWITCH_BUDGET_SHARE": "100%",  # rogues by the dozen are what it is for: who tests the budget sets one
             **settings,
         }
+        whole = self.env["KILLSWITCH_HOST_CGROUP"] == "/" or not self.env["KILLSWITCH_HOST_NETNS"].startswith(
+            "/run/netns/ks-"
+        )
+        if whole and os.environ.get("KS_TEST_WHOLE_MACHINE") != THE_MACHINE:
+            raise DaemonFailed(
+                "this daemon could cut the machine itself off: leave host_cgroup and host_netns to a test's own"
+            )
 
     def localised(self, policy: str) -> str:
         """A policy's text with the shipped workload glob replaced by one for this daemon's workloads."""

@@ -113,11 +113,12 @@ def test_made_before_the_cut(inside: Callable[..., Inside], far: FarSide, counte
 class Elsewhere(Inside):
     """The script in a workload that is only watched, with every capability, in a namespace of its own."""
 
-    def __init__(self, daemon: Daemon, island: Island, script: str, *arguments: object) -> None:
+    def __init__(self, daemon: Daemon, island: Island, script: str, *arguments: object, namespace: str = "") -> None:
         Inside.made += 1
         self.name = f"escape{Inside.made}"
         self._daemon, self._said = daemon, {}
-        command = island.command("/usr/bin/python3", "-c", PRELUDE + script, *map(str, arguments))
+        python = ("/usr/bin/python3", "-c", PRELUDE + script, *map(str, arguments))
+        command = island.command(*python, namespace=namespace)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         daemon.watched(self.name)
         self.process = daemon.spawn(self.name, *command, **pipes)  # type: ignore[assignment]

@@ -8,7 +8,7 @@ import pytest
 from killswitch.commands import Containment
 from killswitch.daemon.targets import Unwatched, cgroup_path, resolve
 from killswitch.daemon.workloads import Absent, Workloads
-from killswitch.errors import NotSupported, Protected, TargetError
+from killswitch.errors import Protected, TargetError
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_cgroup_that_nobody_watches(watched: Workloads, mount: Path) -> None:
         ("/agents/a/inner", TargetError, "lies inside the workload alpha"),
         ("/agents/../x", TargetError, "absolute path"),
         ("/", Protected, "root"),
-        ("host", NotSupported, "host"),
+        ("host", TargetError, "whole host"),
         ("pid:", TargetError, "pid:N"),
         ("pid:-1", TargetError, "pid:N"),
         ("pid:4194305", TargetError, "ended"),
