@@ -196,6 +196,56 @@ static __always_inline void also_waits(struct hold *on, struct hold *h)
 			mark_held(w, slot, sk, of_user);                                                               \
 	})
 
+#define LOOKS 384 /* some ten microseconds of them; what the verifier has to follow is LOOKS + MOMENTS, and not their product */
+#define MOMENTS 256
+
+__weak __noinline int wait_a_moment(u64 position)
+{
+	struct control *c = the_control();
+	u32 late;
+
+	if (!c)
+		return 0;
+	late = c->late;
+	for (u32 i = 0; i < LOOKS && bpf_ktime_get_ns(); i++) { /* what takes time is to ask for it */
+		u64 judged = *(volatile u64 *)&c->judged;
+
+		if (position ? judged >= position : *(volatile u32 *)&c->late != late)
+			break;
+	}
+	return 0;
+}
+
+/* 0 = the current task waits for nothing (any more); else until the ring is judged up to there, if that is all it waits for. */
+__weak __noinline u64 waited_for(void)
+{
+	struct control *c = the_control();
+	struct hold *h = c ? still_held((void *)bpf_get_current_task(), c, false) : NULL;
+
+	if (!h)
+		return 0;
+	return h->position > c->judged ? h->position : ~0ull;
+}
+
+/* In connect(2) and sendto(2). Judging takes less than a millisecond as a rule, and a datagram that was dropped is missed for
+ * seconds, so it is waited for: in the kernel, since no program on a cgroup may sleep, and so not for long. */
+__weak __noinline int wait_for_judgement(void)
+{
+	struct control *c = the_control();
+	u64 began, position;
+
+	if (!c || !c->patience_ns)
+		return 0;
+	began = bpf_ktime_get_ns();
+	for (u32 i = 0; i < MOMENTS; i++) {
+		position = waited_for();
+		if (!position || bpf_ktime_get_ns() - began > c->patience_ns)
+			break;
+		wait_a_moment(position == ~0ull ? 0 : position);
+	}
+	return 0;
+}
+
 /* Does the current task send this itself? A TCP socket also sends by timers, and when an answer comes in: then it is not
  * locked by a process, and the current task is whoever was interrupted. Others send nothing by themselves. */
 static __always_inline bool is_senders_own(struct bpf_sock *sk)

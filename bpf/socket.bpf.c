@@ -80,8 +80,10 @@ static __always_inline int judge_address(struct bpf_sock_addr *ctx, u8 family, e
 		return ALLOW; /* no packet leaves all the same: the packet programs drop until they know their workload */
 	if (operation == OPERATION_CONNECT)
 		note_connecting(ctx);
-	if (operation != OPERATION_BIND && ctx->sk && may_be_held(w))
+	if (operation != OPERATION_BIND && ctx->sk && may_be_held(w)) {
+		wait_for_judgement();
 		hold_socket(w, slot, ctx->sk);
+	}
 	fill_socket(&e, w, operation == OPERATION_BIND ? EVENT_LISTEN : EVENT_CONNECT);
 	fill_address(&e, ctx, family);
 	e.operation = operation;

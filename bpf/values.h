@@ -52,7 +52,9 @@ struct control {
 	u32 late;         /* entries of `unjudged` that user space knows of */
 	u32 lost;         /* execs that the ring had no room for, each an entry of `unjudged` */
 	u32 lost_judged;  /* by user space: of those, how many it has judged all the same */
+	u32 patience_ns;  /* how long who connects or sends waits inside the call to be judged; 0 = not */
 	u32 syn_retry;    /* after so many jiffies a SYN that was held is sent again; 0 = as the kernel does */
+	u32 padding;
 };
 
 enum hold_mode {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from killswitch.control.service import CapabilityInfo, Health, Proof, Status, WorkloadInfo
+    from killswitch.control.service import CapabilityInfo, Health, Holding, Proof, Status, WorkloadInfo
 
 NAMED = 5  # contained workloads that the status names
 
@@ -102,6 +102,7 @@ def show_status(now: Status, unix: float, watched: Sequence[WorkloadInfo] = ()) 
             f"{' (took over what was in force)' if now.adopted else ''}, {human.size(now.resident_bytes)} resident",
         ),
     ]
+    pairs.append(("hold", hold_line(now.holding)))
     pairs.append(("proof", proof_line(now.proof, unix)))
     if str(now.host.desired) != "free":
         whole = str(now.host.observed) != "free"
@@ -132,6 +133,16 @@ def contained_line(watched: Sequence[WorkloadInfo]) -> Text:
     if len(found) > NAMED:
         line.append(f", and {len(found) - NAMED} more: killswitch workloads")
     return line
+
+
+def hold_line(h: Holding) -> str:
+    """How long programs wait to be judged, and what that held up."""
+    if not h.p50_ms:
+        return "no program was judged yet"
+    line = f"judged within {h.p50_ms:.1f} ms of exec (99 of 100: {h.p99_ms:.1f} ms)"
+    if h.late_p50_ms:
+        line += f", by their files within {h.late_p50_ms:.1f} ms ({h.late_p99_ms:.1f} ms)"
+    return f"{line}; {human.number(h.held_packets)} packets held" + (f", {h.late} programs wait" if h.late else "")
 
 
 def proof_line(p: Proof, unix: float) -> Text:

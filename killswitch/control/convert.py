@@ -250,6 +250,7 @@ _PAIRS: dict[type, type[Message]] = {
     service.Health: types_pb2.PartHealth,
     service.Proof: types_pb2.Proof,
     service.HostInfo: types_pb2.HostState,
+    service.Holding: types_pb2.Holding,
     service.Status: types_pb2.Status,
     service.CapabilityInfo: types_pb2.Capability,
     service.PolicyInfo: types_pb2.Policy,

@@ -108,6 +108,18 @@ class HostInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """From exec to verdict, of the last programs: how long they put no packet on the wire. Milliseconds, 0 = there were none."""
+
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    late_p50_ms: float = 0.0  # of those for which files had to be read
+    late_p99_ms: float = 0.0
+    late: int = 0  # programs for which that goes on
+    held_packets: int = 0  # of all workloads that are watched
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     version: str
     pid: int
@@ -125,6 +137,7 @@ class Status:
     proof: Proof = Proof()
     host: HostInfo = HostInfo()
     repeated: int = 0  # events that were not told one by one, because they only said the same again
+    holding: Holding = Holding()
 
 
 @dataclass(frozen=True, slots=True)

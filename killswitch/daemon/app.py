@@ -156,7 +156,12 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
     finally:
         attending.cancel()
     core.spawn(reactor.judge_left(), "let go what the last daemon left held")
-    pump = Pump(plane, reactor.handle, rest=lambda: REST_URGENT if switch.urgent else REST if switch.capturing else 0.0)
+    pump = Pump(
+        plane,
+        reactor.handle,
+        rest=lambda: REST_URGENT if switch.urgent else REST if switch.capturing else 0.0,
+        delays=core.delays,
+    )
     pump.start()
     stack.callback(pump.stop)
     survey(core, reactor)

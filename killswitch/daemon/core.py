@@ -18,6 +18,7 @@ from killswitch.contain.protected import Protected as ProtectedProcesses
 from killswitch.contain.switch import Switch
 from killswitch.control.service import StreamItem
 from killswitch.daemon.continuing import Continuing
+from killswitch.daemon.delays import Delays
 from killswitch.daemon.guarding import Guarding
 from killswitch.daemon.incidents import Incident, Incidents
 from killswitch.daemon.log import fields
@@ -70,6 +71,7 @@ class Core:
         self.continuing: Continuing | None = None  # set by the reactor
         self.lost: Counter[str] = Counter()
         self.repeated = 0  # events that were told once for many: the same process, the same address, within a moment
+        self.delays = Delays()
         self.stuck: dict[str, str] = {}  # part -> why, as the watchdog last saw it
         self.host = WholeHost(self)
         self.compiled: Compiled | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 from killswitch.daemon.core import Core
@@ -31,7 +32,11 @@ class Holding:
         except KernelError as e:
             self._not_kept(cause, e)
         else:
-            task.add_done_callback(lambda _: holds.settle(cause))
+            task.add_done_callback(lambda _: self._settled(cause))
+
+    def _settled(self, cause: Exec) -> None:
+        self._core.plane.holds.settle(cause)
+        self._core.delays.late.add(time.monotonic_ns() - cause.time_ns)
 
     def for_ever(self, cause: Event | None, pid: int) -> None:
         """The program of this exec is to be killed: what it has sent so far never leaves."""

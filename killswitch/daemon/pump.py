@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from killswitch.events import Event
+from killswitch.daemon.delays import Delays
+from killswitch.events import Event, Exec
 
 BATCH = 64  # events a call into the data plane
 JUDGED_EVERY = 8  # of them, who waited for the first of them may go on
@@ -35,10 +36,16 @@ class Source(Protocol):
 
 class Pump:
     def __init__(
-        self, source: Source, handle: Callable[[Event], None], rest: Callable[[], float] = lambda: 0.0
+        self,
+        source: Source,
+        handle: Callable[[Event], None],
+        rest: Callable[[], float] = lambda: 0.0,
+        delays: Delays | None = None,
     ) -> None:
-        """``rest()``: for how many seconds to keep off between two bites, now; 0 = for one turn of the loop."""
+        """``rest()``: for how many seconds to keep off between two bites, now; 0 = for one turn of the loop. ``delays``: where
+        it is kept how long execs have waited."""
         self._source = source
+        self._delays = delays or Delays()
         self._handle = handle
         self._rest = rest
         self._loop = asyncio.get_running_loop()
@@ -85,16 +92,18 @@ class Pump:
         full = False
         while True:
             batch = self._source.drain(BATCH)
+            said = 0
             for number, event in enumerate(batch):
-                if number % JUDGED_EVERY == 0:
-                    self._source.judged(number)
+                if number - said == JUDGED_EVERY:
+                    self._say(batch, said, number)
+                    said = number
                 self.events += 1
                 try:
                     self._handle(event)
                 except Exception:  # one event that we cannot digest must not blind us to the next
                     self.failures += 1
                     log.exception("event not handled: %s", type(event).__name__)
-            self._source.judged(len(batch))
+            self._say(batch, said, len(batch))
             full = len(batch) >= BATCH
             self.last_ns = time.monotonic_ns()
             if not full or self.last_ns >= end:
@@ -106,6 +115,14 @@ class Pump:
             else:
                 self._again = self._loop.call_soon(self._more)
         return full
+
+    def _say(self, batch: list[Event], since: int, number: int) -> None:
+        """So many of the batch are judged; ``since``: of which so many were said to be before."""
+        self._source.judged(number)
+        now = time.monotonic_ns()
+        for event in batch[since:number]:
+            if type(event) is Exec:
+                self._delays.usual.add(now - event.time_ns)
 
     def _rested(self) -> None:
         self._loop.add_reader(self._source.fileno(), self._ready)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from killswitch import __version__
 from killswitch.commands import FREE
-from killswitch.control.service import CapabilityInfo, Health, IncidentInfo, Status, WorkloadInfo
+from killswitch.control.service import CapabilityInfo, Health, Holding, IncidentInfo, Status, WorkloadInfo
 from killswitch.daemon import proofpolicy
 from killswitch.daemon.core import Core
 from killswitch.daemon.proof import Keeper
@@ -133,7 +133,13 @@ class Queries:
             proof=self._keeper.state(),
             repeated=core.repeated,
             host=core.host.info(),
+            holding=self.holding(),
         )
+
+    def holding(self) -> Holding:
+        plane, delays = self._core.plane, self._core.delays
+        held = sum(plane.flows(w.id).tx_held for w in self._core.workloads)
+        return Holding(*delays.usual.percentiles(), *delays.late.percentiles(), plane.holds.late, held)
 
     def health(self) -> tuple[Health, ...]:
         core = self._core

@@ -217,7 +217,14 @@ FLOOD = Layout(tuple((name, "Q") for name in ("exec_used", "exec_since", "flow_u
 CONTROL = Layout(
     (
         *(("watched", "I"), ("active", "I"), ("heartbeat_ns", "Q"), ("judged", "Q")),
-        *(("late", "I"), ("lost", "I"), ("lost_judged", "I"), ("syn_retry", "I")),
+        *(
+            ("late", "I"),
+            ("lost", "I"),
+            ("lost_judged", "I"),
+            ("patience_ns", "I"),
+            ("syn_retry", "I"),
+            ("padding", "4x"),
+        ),
     )
 )
 HOLD_IDS = 4

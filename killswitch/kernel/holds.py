@@ -7,6 +7,7 @@ position are judged is one store; only what is judged late costs a system call o
 from __future__ import annotations
 
 import errno
+import os
 import struct
 import time
 from collections import Counter, OrderedDict
@@ -16,14 +17,15 @@ from killswitch.events import Exec
 from killswitch.kernel import abi, loader
 from killswitch.kernel.maps import Map, store_u32, store_u64
 
-_JUDGED_AT, _LATE_AT, _LOST_AT, _LOST_JUDGED_AT, _SYN_RETRY_AT = (
-    abi.CONTROL.offset(name) for name in ("judged", "late", "lost", "lost_judged", "syn_retry")
+_JUDGED_AT, _LATE_AT, _LOST_AT, _LOST_JUDGED_AT, _PATIENCE_AT, _SYN_RETRY_AT = (
+    abi.CONTROL.offset(name) for name in ("judged", "late", "lost", "lost_judged", "patience_ns", "syn_retry")
 )
 _UNHELD_AT, _UNHELD_JUDGED_AT = abi.WORKLOAD.offset("unheld"), abi.WORKLOAD.offset("unheld_judged")
 _LATE, _CONDEMNED, _LOST = (state.to_bytes(4, "little") for state in abi.Unjudged)
 
 CONDEMNED_NS = 20 * 60 * 1_000_000_000  # TCP gives up what nobody acknowledges after a quarter of an hour
 MAX_CONDEMNED = 8192
+PATIENCE_NS = 3_000_000  # longer than judging takes 99 times out of 100, also when files are read; shorter than a tick
 SYN_RETRY_NS = 10_000_000
 _CLOCK_MONOTONIC_COARSE = 6  # its resolution is the kernel's tick
 
@@ -44,6 +46,8 @@ class Holds:
         self._condemned: OrderedDict[int, int] = OrderedDict()  # exec -> since when
         self._left: set[int] = set()  # what an earlier daemon has left, to be judged by what runs
         self._take_up()
+        # Who waits in the kernel keeps its CPU, so there has to be another for who judges.
+        store_u32(self._control, _PATIENCE_AT, PATIENCE_NS if (os.cpu_count() or 1) > 1 else 0)
         tick = time.clock_getres(_CLOCK_MONOTONIC_COARSE)
         store_u32(self._control, _SYN_RETRY_AT, max(1, round(SYN_RETRY_NS / 1e9 / tick)))
 
@@ -86,6 +90,11 @@ class Holds:
             old, _ = self._condemned.popitem(last=False)
             self._unjudged.delete(_u64(old))
         self._count()
+
+    @property
+    def late(self) -> int:
+        """Programs whose judgement goes on now."""
+        return len(self._late) + len(self._left)
 
     def _count(self) -> None:
         store_u32(self._control, _LATE_AT, len(self._late) + len(self._condemned) + len(self._left))
