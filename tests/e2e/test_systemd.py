@@ -81,7 +81,7 @@ def test_what_the_promises_rest_on() -> None:
     assert "agents.slice" in unit["Before"].split()
     assert "killswitchd.service" in settings(UNITS / "agents.slice")["After"].split()
     assert "/sys/fs/cgroup" in unit["ReadWritePaths"]
-    assert "/sys/fs/bpf" in unit["ReadWritePaths"]
+    assert "/sys/fs/bpf" in unit["BindPaths"]
 
 
 def test_every_sandboxing_option_has_its_reason() -> None:
