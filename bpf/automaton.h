@@ -83,7 +83,7 @@ __attribute__((noinline)) int decide(u32 half, u32 n_clauses, u64 policies)
 		c = bpf_map_lookup_elem(&clauses, &key);
 		if (!c)
 			break;
-		if (!(c->kill | c->sever) || !(policies >> (c->policy & 63) & 1))
+		if (!(c->kill | c->sever | c->deny) || !(policies >> (c->policy & 63) & 1))
 			continue;
 		for (int w = 0; w < PREDICATE_WORDS; w++)
 			differs |= (s->bits.word[w] & c->mask.word[w]) ^ c->value.word[w];
@@ -91,7 +91,7 @@ __attribute__((noinline)) int decide(u32 half, u32 n_clauses, u64 policies)
 			continue;
 		if (s->event.clause == NO_CLAUSE)
 			s->event.clause = i;
-		s->kill |= c->kill;
+		s->kill |= c->kill | c->deny; /* what was to be denied and has come so far is not to go further */
 		s->sever |= c->sever;
 	}
 	return 0;

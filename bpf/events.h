@@ -34,6 +34,7 @@ enum event_kind {
 	EVENT_WIRE = 9,
 	EVENT_UNANSWERED = 20,
 	EVENT_SIGNAL = 21,
+	EVENT_DENIED = 30,
 };
 
 enum socket_operation {
@@ -47,6 +48,21 @@ enum socket_operation {
 enum signal_operation {
 	SIGNAL_KILL = 1,   /* kill(2) and its kin */
 	SIGNAL_PTRACE = 2, /* PTRACE_ATTACH */
+};
+
+enum denied_operation {
+	DENIED_EXEC = 0,
+	DENIED_SOCKET = 1,      /* socket(2) of a family that is not cut otherwise */
+	DENIED_CONNECT = 2,     /* to a peer outside, of unix sockets; else any */
+	DENIED_SEND = 3,        /* the same */
+	DENIED_RECEIVE = 4,     /* the same, and descriptors of sockets made outside */
+	DENIED_PTRACE = 5,      /* whatever asks for as much: memory, descriptors */
+	DENIED_KILL = 6,
+	DENIED_BPF = 7,
+	DENIED_PIN = 8,         /* bpffs: files removed or made, the whole unmounted */
+	DENIED_CGROUP_FILE = 9, /* of a cgroup outside the workload, or its own that contain it */
+	DENIED_KERNEL_CODE = 10,
+	DENIED_OPERATIONS = 11,
 };
 
 enum done_flag {
@@ -183,6 +199,26 @@ struct signal_event {
 	u8 operation;
 	u8 to_daemon; /* the target is this data plane's daemon */
 	u8 padding[6];
+};
+
+#define DENIED_TARGET 256
+
+/* EVENT_DENIED: an LSM program has refused a workload something. The header is of who tried. */
+struct denied_event {
+	struct event_header header;
+	u64 target_start_ticks;
+	u32 target_pid; /* the process that was meant; 0 = none was */
+	u32 number;     /* the socket's family, the signal, bpf()'s command, the mode of the access */
+	u32 uid;
+	s32 clause;     /* of exec: the clause that denied it, -1 = none */
+	u32 generation; /* of the tables that it is in */
+	u16 target_len;
+	u8 operation;
+	u8 severed;   /* it was so because the workload is severed */
+	u8 to_daemon; /* the target is this data plane's daemon */
+	u8 padding[7];
+	char comm[COMM_BYTES];
+	char target[DENIED_TARGET]; /* path of the executable, the process's name, the file's name; its end where it is too long */
 };
 
 /* EVENT_CGROUP_*; header.cgroup_id is the one that was left. Followed by path_len bytes of path. */

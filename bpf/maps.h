@@ -58,6 +58,15 @@ struct {
 	__type(value, struct control);
 } control SEC(".maps") __weak;
 
+/* Slot -> what LSM programs refuse it, and how often they have. Mapped by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_WORKLOADS);
+	__type(key, u32);
+	__type(value, struct guard);
+} guards SEC(".maps") __weak;
+
 /* One value for each cgroup that our cgroup programs are attached to, shared by them all: its slot, found in O(1). */
 struct {
 	__uint(type, BPF_MAP_TYPE_CGROUP_STORAGE);

@@ -82,6 +82,21 @@ struct hold {
 	u8 padding[7];
 };
 
+/* What LSM programs refuse a workload also while it is free. */
+#define GUARD_BPF 1u
+#define GUARD_CGROUP_FILES 2u
+#define GUARD_DAEMON 4u /* signals to it, ptrace of it, its sockets */
+#define GUARD_KERNEL_CODE 8u
+#define GUARD_PTRACE 16u
+#define GUARD_SIGNALS 32u
+#define GUARD_XDP_SOCKETS 64u
+
+struct guard {
+	u32 guards; /* bit set of GUARD_... */
+	u32 padding;
+	u64 denied[DENIED_OPERATIONS]; /* how often, since it is watched */
+};
+
 struct cgroup_slot {
 	u64 cgroup_id; /* 0 = user space has not set it yet */
 	u32 slot;
@@ -308,8 +323,11 @@ struct policy_meta {
 	u32 start_address6;
 	u32 start_port;
 	u32 n_hold_clauses; /* they lie behind those of the wire */
+	u32 n_denying; /* clauses about execs that deny: 0 = nothing is to be judged before an exec */
+	u32 padding;
 	struct predicate_set wire_bits; /* those that the flow decides; the rest are of the process's program */
 	struct predicate_set told_bits; /* of those, the ones that are worth an event */
+	struct predicate_set late_bits; /* of an exec: those of its arguments, which are not known before it */
 	struct grammar grammars[MAX_GRAMMARS];
 };
 

@@ -17,6 +17,14 @@ typedef __u64 u64;
 
 struct kernfs_node {
 	u64 id;
+	struct kernfs_node *parent; /* until 6.14 */
+	const char *name;
+	unsigned short flags;
+	void *priv;
+};
+
+struct kernfs_node___since_6_15 {
+	struct kernfs_node *__parent;
 };
 
 struct cgroup_root {
@@ -51,8 +59,10 @@ struct super_block {
 
 struct inode {
 	struct super_block *i_sb;
+	unsigned short i_mode;
 	unsigned long i_ino;
 	unsigned int i_nlink;
+	void *i_private;
 };
 
 struct dentry {
@@ -62,6 +72,7 @@ struct dentry {
 
 struct vfsmount {
 	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
 };
 
 struct mount {
@@ -115,6 +126,7 @@ typedef struct {
 } atomic64_t;
 
 struct sock_common {
+	unsigned short skc_family;
 	atomic64_t skc_cookie;
 };
 
@@ -128,6 +140,18 @@ struct sock_cgroup_data___before_5_15 {
 	u64 val;
 };
 
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct pid {
+	struct hlist_head tasks[4];
+};
+
 typedef struct {
 	int owned; /* by a process; else a timer or a packet that came in works on it */
 } socket_lock_t;
@@ -135,6 +159,8 @@ typedef struct {
 struct sock {
 	struct sock_common __sk_common;
 	socket_lock_t sk_lock;
+	u16 sk_protocol;
+	struct pid *sk_peer_pid;
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -155,7 +181,13 @@ struct sock___before_5_15 {
 	struct sock_cgroup_data___before_5_15 sk_cgrp_data;
 };
 
+struct unix_sock {
+	struct sock sk;
+	struct sock *peer;
+};
+
 struct socket {
+	short type;
 	struct sock *sk;
 };
 
@@ -204,8 +236,10 @@ struct kernel_siginfo {
 };
 
 struct task_struct {
+	unsigned int flags;
 	int pid;
 	int tgid;
+	struct hlist_node pid_links[4];
 	int exit_code;
 	u64 start_boottime;
 	struct task_struct *real_parent;

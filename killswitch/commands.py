@@ -54,6 +54,22 @@ class Evidence(enum.StrEnum):
     BEHAVIOUR = "behaviour"  # load, relaying, fan-out, files written
 
 
+class Guard(enum.IntFlag):
+    """What LSM programs refuse a workload also while it is free, where the kernel has them; ``GUARD_...`` of bpf/values.h.
+    ``name.lower()`` is the word that policies use."""
+
+    BPF = 1
+    CGROUP_FILES = 2
+    DAEMON = 4
+    KERNEL_CODE = 8
+    PTRACE = 16
+    SIGNALS = 32
+    XDP_SOCKETS = 64
+
+
+NO_GUARD = Guard(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Containment:
     """How a workload is, or is to be, contained. ``str()`` gives DESIGN's word for it."""
@@ -232,7 +248,7 @@ class Clause:
     rule: int  # index into the compiled rules
     kill: bool  # SIGKILL before the first instruction
     sever: bool  # cut the workload off at once
-    deny: bool = False  # of the wire: the packet does not go through, and nothing more of its flow
+    deny: bool = False  # of the wire: the packet does not go through, and nothing more of its flow; of an exec: EPERM
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +290,7 @@ class KernelTables:
     start_address4: int = 0
     start_address6: int = 0
     start_port: int = 0
+    late_bits: int = 0  # of an exec: those that its arguments decide, which are not known before it
     told_bits: int = 0  # those of wire_bits whose first appearance in a flow is an event
     hold_clauses: tuple[
         Clause, ...

@@ -44,6 +44,7 @@ from killswitch.events import (
     CgroupMove,
     Connect,
     Cpu,
+    Denied,
     Event,
     Exec,
     Exit,
@@ -88,6 +89,7 @@ class Engine:
             Wire: self._wire,
             File: self._file,
             Signal: self._signal,
+            Denied: self._denied,
             Flow: self._flow,
             CgroupMove: self._cgroup_move,
             Cpu: self._cpu,
@@ -263,6 +265,16 @@ class Engine:
 
     def _signal(self, workload: Workload, event: Signal) -> list[Command]:
         return self._by_rules(workload, event, workload.processes.get(event.pid, event.start_ticks))
+
+    def _denied(self, workload: Workload, event: Denied) -> list[Command]:
+        process = workload.processes.get(event.pid, event.start_ticks)
+        if event.clause < 0:
+            return self._by_rules(workload, event, process)
+        rules = self._judge.matches(workload, event, process)
+        by = self._judge.denied_by(event)
+        rules = (by, *rules) if by is not None else rules
+        answer = self._act(workload, Case(event, process, rules))
+        return answer.unaccounted(event, rules if by is not None else (), summarise(event, process)).commands()
 
     def _file(self, workload: Workload, event: File) -> list[Command]:
         process = workload.processes.last(event.pid)

@@ -271,6 +271,28 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
+class Denied:
+    """An LSM program has refused a process of a workload something. Of the same by the same process, one a second is told."""
+
+    time_ns: int
+    workload: int
+    cgroup_id: int
+    pid: int
+    start_ticks: int
+    uid: int
+    comm: bytes
+    operation: str  # "exec", "socket", "connect", "send", "receive", "ptrace", "kill", "bpf", "pin", "cgroup_file", "kernel_code"
+    number: int  # the socket's family, the signal, bpf()'s command, the mode of the access
+    target_pid: int  # the process that was meant; 0 = none was
+    target_start_ticks: int
+    target_name: bytes  # its name; of an exec the path of the executable (the end of it); of a file its name
+    severed: bool  # it was so because the workload is severed
+    to_daemon: bool  # the target is the daemon that read the rings then
+    generation: int = 0  # of an exec: of the policy tables that the clause is in
+    clause: int = -1  # of an exec: the enforcing clause that denied it
+
+
+@dataclass(frozen=True, slots=True)
 class CgroupMove:
     """A process was moved between cgroups; ``workload`` is the one that it left, or entered when it left none."""
 
@@ -383,6 +405,7 @@ Event = (
     | Wire
     | File
     | Signal
+    | Denied
     | Flow
     | CgroupMove
     | CgroupCreated

@@ -16,6 +16,7 @@ from killswitch.events import (
     CgroupRemoved,
     Connect,
     Cpu,
+    Denied,
     Done,
     Event,
     Exec,
@@ -132,6 +133,13 @@ def _signal(e: Signal) -> str:
     return f"{_who(e)} {e.operation} {e.number} to {whom}"
 
 
+def _denied_event(e: Denied) -> str:
+    who = f"{_who(e)} ({printable(e.comm)}) {e.operation}"
+    whom = f" {printable(e.target_name)}" if e.target_name else f" {e.number}"
+    pid = f"({e.target_pid})" if e.target_pid else ""
+    return who + whom + pid + (" while severed" if e.severed else "") + _denied(True)
+
+
 def _exit(e: Exit) -> str:
     status, number = e.exit_code >> 8 & 0xFF, e.exit_code & 0x7F
     return f"{_who(e)} killed by signal {number}" if number else f"{_who(e)} status {status}"
@@ -165,6 +173,7 @@ _EVENTS: dict[type, tuple[str, Callable[[Any], str]]] = {
     Listen: ("listen", _listen),
     Wire: ("wire", _wire),
     Signal: ("signal", _signal),
+    Denied: ("denied", _denied_event),
     File: ("file", lambda e: f"{_who(e)} {e.action} {printable(e.path)} ({printable(e.place)})"),
     Flow: ("flow", _flow),
     CgroupMove: ("cgroup_move", _move),

@@ -111,6 +111,8 @@ def show_status(now: Status, unix: float, watched: Sequence[WorkloadInfo] = ()) 
         line.append(f"; {now.host.detail}" if now.host.detail else "", "bold yellow")
         pairs.insert(0, ("host", line))
         pairs.insert(1, ("goes through", said(now.host.allowed or "nothing")))
+    if now.lsm:
+        pairs.append(("lsm", said(now.lsm)))
     pairs += [("health", said(f"{h.part}: {h.detail or 'not well'}", "bold yellow")) for h in ill]
     if not ill:
         pairs.append(("health", said(", ".join(h.part for h in now.health) + " ok" if now.health else "ok", "green")))

@@ -138,6 +138,7 @@ class Status:
     host: HostInfo = HostInfo()
     repeated: int = 0  # events that were not told one by one, because they only said the same again
     holding: Holding = Holding()
+    lsm: str = ""  # how many of the optional LSM programs are in force, and why the others are not
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from killswitch.commands import FREE, Containment, Finding, KillProcess, Outcome, Receipt, Step
+from killswitch.commands import FREE, NO_GUARD, Containment, Finding, Guard, KillProcess, Outcome, Receipt, Step
 from killswitch.config import Config
 from killswitch.contain.model import WorkloadRef
 from killswitch.contain.protected import Protected as ProtectedProcesses
@@ -37,6 +37,7 @@ from killswitch.kernel.abi import HoldMode
 from killswitch.kernel.dataplane import DataPlane
 from killswitch.policy.absence import Absence, absence
 from killswitch.policy.compiled import Compiled
+from killswitch.policy.guard import guarded
 from killswitch.policy.model import Hold
 
 log = logging.getLogger("killswitch")
@@ -148,9 +149,10 @@ class Core:
         return absence(self.compiled.policies[p] for p in policies) if self.compiled else Absence()
 
     def apply_absence(self, workload: int, policies: Iterable[int]) -> None:
-        """Tell the kernel what these policies say of programs that are not judged yet, and of a daemon that is away. Of none: it
-        goes on whatever happens."""
+        """Tell the kernel what these policies say of programs that are not judged yet, of a daemon that is away, and of what
+        LSM programs refuse. Of none: it goes on whatever happens."""
         said = self.absence_of(policies)
+        self.plane.set_guards(workload, self.guards_of(policies))
         self.plane.set_grace(workload, said.grace_ms)
         strict = said.holds and time.monotonic() < self._strict_until.get(workload, 0.0)
         self.plane.set_hold(workload, HOLD_MODES[Hold.ALL if strict else said.hold], said.lapse_ms)
@@ -159,6 +161,17 @@ class Core:
         """It floods: for some time everything that it executes is held until it is judged, whatever the rules ask about it."""
         self._strict_until[w.id] = time.monotonic() + STRICT_SECONDS
         self.guarding.shield(w)
+
+    @property
+    def deny_kills(self) -> str:
+        """Why `deny` of rules on exec means SIGKILL here; "" = it does not, or no rule in force says so."""
+        if self.compiled is None or not any(clause.deny for clause in self.compiled.tables.clauses):
+            return ""
+        return self.plane.left_out.get("lsm_exec", "")
+
+    def guards_of(self, policies: Iterable[int]) -> Guard:
+        """What these policies (by index) have LSM programs refuse, where this kernel has them."""
+        return guarded(self.compiled.policies[p] for p in policies) if self.compiled else NO_GUARD
 
     def attended(self, w: Workload, *, keep: bool) -> None:
         """A daemon is back for a workload that the kernel had cut off by itself: keep it so, or do as was ordered before."""

@@ -17,7 +17,7 @@ from killswitch.daemon.proof import Keeper
 from killswitch.daemon.pump import Pump
 from killswitch.daemon.workloads import Absent, Workload
 from killswitch.errors import KernelError, TargetError
-from killswitch.kernel import cgroupfs
+from killswitch.kernel import cgroupfs, lsm
 
 CHUNK = 64 << 10
 DEFAULT_LIMIT = 100
@@ -134,6 +134,7 @@ class Queries:
             repeated=core.repeated,
             host=core.host.info(),
             holding=self.holding(),
+            lsm=lsm.told(core.plane.left_out),
         )
 
     def holding(self) -> Holding:
@@ -157,7 +158,8 @@ class Queries:
             "ring": f"{self._pump.events} events read, {sum(core.lost.values())} lost",
             "ledger": ledger.detail,
             "control": "serving",
-            "policy": f"{len(core.compiled.rules)} rules in force" if core.compiled else "none in force yet",
+            "policy": (f"{len(core.compiled.rules)} rules in force" if core.compiled else "none in force yet")
+            + (f"; deny on exec kills instead: {core.deny_kills}" if core.deny_kills else ""),
             "dataplane": "adopted" if core.plane.adopted else "loaded",
             "budget": core.spending.detail(),
         }
@@ -169,7 +171,19 @@ class Queries:
 
         async with self._probing:  # its answers are kept, but two at a time would be in each other's way
             found = await asyncio.to_thread(probe.capabilities)
-        return [CapabilityInfo(c.name, c.promise, c.available, c.reason) for c in found]
+        stronger = lsm.strengthened(self._core.plane.left_out)
+        covered = {row for promise, why_not in stronger if not why_not for row in promise.covers}
+        return [
+            *(
+                CapabilityInfo(c.name, c.promise, c.available, c.reason)
+                for c in found
+                if c.available or c.name not in covered
+            ),
+            *(
+                CapabilityInfo(p.name, p.promise, not why, why or f"in force: {', '.join(p.programs)}")
+                for p, why in stronger
+            ),
+        ]
 
 
 def resident_bytes() -> int:

@@ -21,7 +21,7 @@ from killswitch.detect.builtin import EARLIER_POLICY, POLICY, WITHHELD, built_in
 from killswitch.detect.correlate import Correlator
 from killswitch.detect.judge import Judged
 from killswitch.detect.workload import Workload
-from killswitch.events import Connect, Done, Event, Exec, Listen, Unattended, Wire
+from killswitch.events import Connect, Denied, Done, Event, Exec, Listen, Unattended, Wire
 from killswitch.policy.compiled import CompiledRule
 
 _DONE = ((Done.KILLED, Response.KILL_PROCESS), (Done.SEVERED, Response.SEVER), (Done.DENIED, Response.DENY))
@@ -62,7 +62,7 @@ class Answer:
             self._take(finding)
         return self
 
-    def unaccounted(self, event: Exec | Wire, rules: Iterable[CompiledRule], told: str) -> Answer:
+    def unaccounted(self, event: Exec | Wire | Denied, rules: Iterable[CompiledRule], told: str) -> Answer:
         """Say so when the data plane has acted by the tables from before a reload, which none of the rules that match now
         stands for."""
         if self._done and not any(rule.policy.mode is Mode.ENFORCE for rule in rules):
@@ -77,7 +77,9 @@ class Answer:
         if finding.mode is not Mode.ENFORCE:
             return
         self._process = (finding.pid, finding.start_ticks)
-        self._kill = self._kill or Response.KILL_PROCESS in finding.responses
+        # An exec that was to be denied and has come about all the same is ended.
+        late = Response.DENY in finding.responses and isinstance(finding.event, Exec)
+        self._kill = self._kill or Response.KILL_PROCESS in finding.responses or late
         self._capture = self._capture or Response.CAPTURE in finding.responses
         self._desired |= containment_for(finding.responses)
         if set(finding.responses) != {Response.ALERT}:
@@ -144,7 +146,7 @@ def done_in_kernel(event: Event) -> frozenset[Response]:
         if not event.done:
             return frozenset()
         return frozenset(response for bit, response in _DONE if event.done & bit)
-    if isinstance(event, Connect | Listen) and event.denied:
+    if isinstance(event, Denied) or (isinstance(event, Connect | Listen) and event.denied):
         return frozenset({Response.DENY})
     return frozenset()
 
@@ -154,6 +156,8 @@ def finding_of(match: CompiledRule, event: Judged, summary: str) -> Finding:
     rule, mode = match.rule, match.policy.mode
     done = done_in_kernel(event) if mode is Mode.ENFORCE else frozenset()
     in_kernel = tuple(r for r in rule.response if r in done)
+    if Response.DENY in rule.response and Response.KILL_PROCESS in done - set(in_kernel):
+        in_kernel += (Response.KILL_PROCESS,)  # what deny comes to where no LSM could stop the exec
     return Finding(
         time_ns=event.time_ns,
         workload=event.workload,

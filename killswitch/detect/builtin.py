@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from killswitch.commands import Finding, Level, Mode, Response
-from killswitch.events import CgroupMove, Exec, Lost, Unattended, Wire
+from killswitch.events import CgroupMove, Denied, Exec, Lost, Unattended, Wire
 
 POLICY = "built-in"
 
@@ -37,7 +37,7 @@ BUILT_INS = (LEFT_CGROUP, EVENTS_LOST, EARLIER_POLICY, UNDECIDED, FLOOD)
 
 def built_in(
     what: BuiltIn,
-    event: CgroupMove | Lost | Unattended | Exec | Wire,
+    event: CgroupMove | Lost | Unattended | Exec | Wire | Denied,
     summary: str,
     *,
     mode: Mode,

@@ -16,7 +16,21 @@ from killswitch.detect.reach import FANOUT
 from killswitch.detect.relay import RELAY
 from killswitch.detect.traffic import OUTSIDE
 from killswitch.detect.workload import Workload
-from killswitch.events import CgroupMove, Connect, Cpu, Exec, Exit, File, Flow, Fork, Listen, Signal, Unanswered, Wire
+from killswitch.events import (
+    CgroupMove,
+    Connect,
+    Cpu,
+    Denied,
+    Exec,
+    Exit,
+    File,
+    Flow,
+    Fork,
+    Listen,
+    Signal,
+    Unanswered,
+    Wire,
+)
 from killswitch.facts import Inspected
 from killswitch.policy.compiled import Compiled, CompiledRule
 from killswitch.policy.fields import EVENT_TYPES
@@ -24,7 +38,7 @@ from killswitch.policy.limits import on_flood
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
-Judged = Exec | Fork | Exit | Connect | Unanswered | Listen | Wire | File | Flow | Signal | CgroupMove | Cpu
+Judged = Exec | Fork | Exit | Connect | Unanswered | Listen | Wire | File | Flow | Signal | Denied | CgroupMove | Cpu
 
 
 class Judge:
@@ -56,6 +70,13 @@ class Judge:
         if wanted is not None:
             more = {**extra_fields(wanted, event, process, workload.cgroup, self.compiled.files), **more}
         return self.compiled.matches(event, workload.policies, more)
+
+    def denied_by(self, event: Denied) -> CompiledRule | None:
+        """The rule for which the exec was denied, if it is in force still."""
+        clauses = self.compiled.tables.clauses
+        if event.generation != self.compiled.generation or not 0 <= event.clause < len(clauses):
+            return None
+        return self.compiled.rules[clauses[event.clause].rule]
 
     def held_outside(self, workload: Workload, event: Flow | Cpu) -> Mapping[str, object]:
         """What the workload holds of connections to the outside, where some rule asks for it."""

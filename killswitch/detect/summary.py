@@ -9,6 +9,7 @@ from killswitch.events import (
     CgroupMove,
     Connect,
     Cpu,
+    Denied,
     Event,
     Exec,
     Exit,
@@ -122,6 +123,8 @@ def summarise(event: Event, process: Process | None, *, reasons: str = "", held_
             )
             what = "traced" if event.operation == "ptrace" else f"sent {_signal_name(event.number)} to"
             return f"{lineage(process, event.pid)} {what} {whom}, outside the workload"
+        case Denied():
+            return f"{lineage(process, event.pid, name=event.comm)} was refused {refused(event)}"
         case Cpu():
             told = f"{lineage(process, event.pid)} keeps {event.cores:.2f} CPUs busy"
             told += f" for {held_ns / 1e9:.0f} s" if held_ns else ""
@@ -145,6 +148,31 @@ def summarise(event: Event, process: Process | None, *, reasons: str = "", held_
             return f"{lineage(process, event.pid)} ended with {event.exit_code}"
         case _:
             return type(event).__name__
+
+
+_REFUSED = {
+    "exec": "to run {name}",
+    "socket": "a socket of family {number}",
+    "connect": "to connect over a socket of family {number}",
+    "send": "to send over a socket of family {number}",
+    "receive": "to receive over a socket of family {number}",
+    "ptrace": "to take over {target}",
+    "kill": "to send {signal} to {target}",
+    "bpf": "bpf(), command {number}",
+    "pin": "to change what is pinned in bpffs",
+    "cgroup_file": "to write the cgroup file {name}",
+    "kernel_code": "to load code into the kernel {name}",
+}
+
+
+def refused(event: Denied) -> str:
+    """What an LSM program has refused, and why."""
+    name = printable(event.target_name, MAX_TEXT // 2)
+    target = "this daemon" if event.to_daemon else f"{name or UNKNOWN}({event.target_pid}), outside the workload"
+    told = _REFUSED.get(event.operation, event.operation).format(
+        name=name, number=event.number, signal=_signal_name(event.number), target=target
+    )
+    return told.rstrip() + (": it is severed" if event.severed else "")
 
 
 # Those that end or stop, and the usual others; numbers as on x86 and arm.

@@ -35,6 +35,7 @@ class Kind(enum.IntEnum):
     WIRE = 9
     UNANSWERED = 20
     SIGNAL = 21
+    DENIED = 30
 
 
 class Operation(enum.IntEnum):
@@ -48,6 +49,23 @@ class Operation(enum.IntEnum):
 class SignalOperation(enum.IntEnum):
     KILL = 1
     PTRACE = 2
+
+
+class Denied(enum.IntEnum):
+    """What an LSM program has refused; ``name.lower()`` is the word for people and policies."""
+
+    EXEC = 0
+    SOCKET = 1
+    CONNECT = 2
+    SEND = 3
+    RECEIVE = 4
+    PTRACE = 5
+    KILL = 6
+    BPF = 7
+    PIN = 8
+    CGROUP_FILE = 9
+    KERNEL_CODE = 10
+    OPERATIONS = 11
 
 
 class LossReason(enum.IntEnum):
@@ -100,6 +118,7 @@ ENUMS: dict[str, tuple[str, type[enum.IntEnum]]] = {
     "signal_operation": ("SIGNAL_", SignalOperation),
     "hold_mode": ("HOLD_", HoldMode),
     "unjudged_state": ("UNJUDGED_", Unjudged),
+    "denied_operation": ("DENIED_", Denied),
     "wire_direction": ("WIRE_", Direction),
     "wire_name_kind": ("NAME_", NameKind),
 }
@@ -231,6 +250,23 @@ HOLD_IDS = 4
 HOLD = Layout(
     (("start_ticks", "Q"), ("position", "Q"), ("unjudged", f"{HOLD_IDS}Q"), ("crowded", "B"), ("padding", "7x"))
 )
+DENIED_TARGET = 256
+DENIED = HEADER.then(
+    ("target_start_ticks", "Q"),
+    ("target_pid", "I"),
+    ("number", "I"),
+    ("uid", "I"),
+    ("clause", "i"),
+    ("generation", "I"),
+    ("target_len", "H"),
+    ("operation", "B"),
+    ("severed", "B"),
+    ("to_daemon", "B"),
+    ("padding", "7x"),
+    ("comm", "16s"),
+    ("target", f"{DENIED_TARGET}s"),
+)
+GUARD = Layout((("guards", "I"), ("padding", "4x"), ("denied", f"{Denied.OPERATIONS}Q")))
 CGROUP_SLOT = Layout((("cgroup_id", "Q"), ("slot", "I"), ("padding", "4x")))
 PROCESS_PLACE = Layout((("cgroup_id", "Q"), ("workload", "Q"), ("slot", "I"), ("padding", "4x")))
 PROCESS_BITS = Layout((("bits", "32s"), ("start_ticks", "Q"), ("generation", "I"), ("padding", "4x")))
@@ -327,8 +363,11 @@ POLICY_META = Layout(
         ("start_address6", "I"),
         ("start_port", "I"),
         ("n_hold_clauses", "I"),
+        ("n_denying", "I"),
+        ("padding", "4x"),
         ("wire_bits", "32s"),
         ("told_bits", "32s"),
+        ("late_bits", "32s"),
         ("grammars", "16I"),
     )
 )
@@ -358,6 +397,8 @@ STRUCTS: dict[str, Layout] = {
     "cgroup_event": CGROUP,
     "wire_event": WIRE,
     "signal_event": SIGNAL,
+    "denied_event": DENIED,
+    "guard": GUARD,
     "event_header": HEADER,
     "workload": WORKLOAD,
     "restraint": RESTRAINT,

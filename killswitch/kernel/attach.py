@@ -37,15 +37,18 @@ HANDED: dict[str, int] = {"on_handed_setsockopt": 22, "on_handed_ingress": 0, "o
 def attach_tracing(generation: pins.Generation) -> None:
     """Attach what is not attached yet, each pinned."""
     for name in TRACING:
-        pin = generation.links / name
-        if pin.exists():
-            continue
-        with opened(generation.programs / name) as program:
-            link = libbpf.raw_tracepoint(program, f"BPF program {name} to its tracepoint")
-            try:
-                libbpf.obj_pin(link, pin)
-            finally:
-                os.close(link)
+        if not (generation.links / name).exists():
+            attach_to_hook(generation, name)
+
+
+def attach_to_hook(generation: pins.Generation, name: str) -> None:
+    """Attach one to the tracepoint or LSM hook that it was loaded for, pinned."""
+    with opened(generation.programs / name) as program:
+        link = libbpf.raw_tracepoint(program, f"BPF program {name} to its hook")
+        try:
+            libbpf.obj_pin(link, generation.links / name)
+        finally:
+            os.close(link)
 
 
 def attach_cgroup(generation: pins.Generation, storage: Map, cgroup_fd: int, cgroup_id: int, slot: int) -> None:

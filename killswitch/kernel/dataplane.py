@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from killswitch.commands import Containment, KernelTables
+from killswitch.commands import Containment, Guard, KernelTables
 from killswitch.errors import Gone, KernelError
 from killswitch.events import CgroupRemoved, Cpu, Event, Flow, Lost
 from killswitch.kernel import abi, attach, census, loader, netns, pins, syscalls, upgrade
@@ -180,6 +180,20 @@ class DataPlane:
         drained for so long, 0 = they do. Raises Gone when it is not watched."""
         self._slots.beat()
         self._slots.set_hold(cgroup_id, mode, lapse_ms)
+
+    def set_guards(self, cgroup_id: int, guards: Guard) -> None:
+        """What LSM programs refuse it also while it is free, where this kernel has them. Raises Gone when it is not watched."""
+        self._slots.set_guards(cgroup_id, guards)
+
+    def denied(self, cgroup_id: int) -> dict[str, int]:
+        """How often LSM programs have refused it what, since it is watched. Raises Gone."""
+        counts = self._slots.denied(cgroup_id)
+        return {abi.Denied(i).name.lower(): n for i, n in enumerate(counts) if n}
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Optional programs (``lsm.PROGRAMS``) that this kernel runs without, and why."""
+        return dict(self._loaded.left_out)
 
     def beat(self) -> None:
         """Somebody is there, although nothing is drained just now: see ``set_grace``."""

@@ -14,6 +14,7 @@ from killswitch.events import (
     CgroupMove,
     CgroupRemoved,
     Connect,
+    Denied,
     Done,
     Event,
     Exec,
@@ -42,6 +43,7 @@ _exit = abi.EXIT.codec
 _socket = abi.SOCKET.codec
 _wire = abi.WIRE.codec
 _signal = abi.SIGNAL.codec
+_denied = abi.DENIED.codec
 _cgroup = abi.CGROUP.codec
 _EXEC_SIZE = abi.EXEC.size
 _CGROUP_SIZE = abi.CGROUP.size
@@ -157,6 +159,17 @@ def _decode_signal(buffer: Buffer, at: int) -> Signal:
     )  # fmt: skip
 
 
+def _decode_denied(buffer: Buffer, at: int) -> Denied:
+    (
+        time_ns, workload, cgroup_id, start, pid, _, target_start, target, number, uid, clause, generation, target_len,
+        operation, severed, to_daemon, comm, name,
+    ) = _denied.unpack_from(buffer, at)  # fmt: skip
+    return Denied(
+        time_ns, workload, cgroup_id, pid, start, uid, comm.partition(b"\0")[0], abi.Denied(operation).name.lower(), number,
+        target, target_start, name[:target_len], severed != 0, to_daemon != 0, generation, clause,
+    )  # fmt: skip
+
+
 def _decode_wire(buffer: Buffer, at: int) -> Wire:
     (
         time_ns, workload, cgroup_id, start, pid, _, predicates, raw, comm, uid, clause, generation, verdict_ns, port, family,
@@ -211,6 +224,7 @@ _DECODERS: dict[int, Callable[[Buffer, int], Event]] = {
     abi.Kind.WIRE.value: _decode_wire,
     abi.Kind.UNANSWERED.value: _decode_unanswered,
     abi.Kind.SIGNAL.value: _decode_signal,
+    abi.Kind.DENIED.value: _decode_denied,
 }
 
 

@@ -10,9 +10,9 @@ import errno
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from ctypes import c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,10 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_object__next_program": (c_void_p, (c_void_p, c_void_p)),
     "bpf_map__name": (c_char_p, (c_void_p,)),
     "bpf_map__fd": (c_int, (c_void_p,)),
+    "bpf_map__reuse_fd": (c_int, (c_void_p, c_int)),
     "bpf_program__name": (c_char_p, (c_void_p,)),
     "bpf_program__fd": (c_int, (c_void_p,)),
+    "bpf_program__set_autoload": (c_int, (c_void_p, c_bool)),
     "bpf_link_create": (c_int, (c_int, c_int, c_int, c_void_p)),
     "bpf_raw_tracepoint_open": (c_int, (c_char_p, c_int)),
     "bpf_link_detach": (c_int, (c_int,)),
@@ -126,7 +128,7 @@ def link_cgroup(program_fd: int, cgroup_fd: int, attach_type: int, what: str) ->
 
 
 def raw_tracepoint(program_fd: int, what: str) -> int:
-    """Attach a tp_btf program to the tracepoint that it was loaded for. Returns the link's descriptor."""
+    """Attach a tp_btf or lsm program to the hook that it was loaded for. Returns the link's descriptor."""
     return check(f"attach {what}", lib().bpf_raw_tracepoint_open(None, program_fd))
 
 
@@ -165,34 +167,59 @@ def _refused(path: Path, code: int) -> KernelError:
 class Object:
     """A loaded object file; its maps and programs live as long as something holds or pins them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, wanted: Callable[[str], bool], maps: Mapping[str, int]) -> None:
         _log.clear()
+        self._wanted = wanted
         self._handle = lib().bpf_object__open_file(os.fsencode(path), None)
         if not self._handle:
             raise _refused(path, ctypes.get_errno())
-        if result := lib().bpf_object__load(self._handle):
+        try:
+            for name, program in self._each("program"):
+                check(f"leave BPF program {name} out", lib().bpf_program__set_autoload(program, wanted(name)))
+            for name, found in self._each("map"):
+                if name in maps:
+                    check(f"share BPF map {name}", lib().bpf_map__reuse_fd(found, maps[name]))
+            if result := lib().bpf_object__load(self._handle):
+                raise _refused(path, -result)
+        except BaseException:
             self.close()
-            raise _refused(path, -result)
+            raise
 
     def close(self) -> None:
         lib().bpf_object__close(self._handle)
 
     def maps(self) -> Iterator[tuple[str, int]]:
         """Name and descriptor of each map."""
-        at = None
-        while at := lib().bpf_object__next_map(self._handle, at):
-            yield lib().bpf_map__name(at).decode(), lib().bpf_map__fd(at)
+        for name, found in self._each("map"):
+            yield name, lib().bpf_map__fd(found)
 
     def programs(self) -> Iterator[tuple[str, int]]:
-        """Name and descriptor of each program."""
+        """Name and descriptor of each program that was wanted."""
+        for name, found in self._each("program"):
+            if self._wanted(name):
+                yield name, lib().bpf_program__fd(found)
+
+    def left_out(self) -> Iterator[str]:
+        """The names of the others."""
+        return (name for name, _ in self._each("program") if not self._wanted(name))
+
+    def _each(self, kind: str) -> Iterator[tuple[str, int]]:
+        following, name_of = getattr(lib(), f"bpf_object__next_{kind}"), getattr(lib(), f"bpf_{kind}__name")
         at = None
-        while at := lib().bpf_object__next_program(self._handle, at):
-            yield lib().bpf_program__name(at).decode(), lib().bpf_program__fd(at)
+        while at := following(self._handle, at):
+            yield name_of(at).decode(), at
+
+
+def everything(name: str) -> bool:
+    return True
 
 
 @contextmanager
-def loaded(path: Path) -> Iterator[Object]:
-    obj = Object(path)
+def loaded(
+    path: Path, *, wanted: Callable[[str], bool] = everything, maps: Mapping[str, int] | None = None
+) -> Iterator[Object]:
+    """Load the programs that are ``wanted`` by their names; ``maps`` are descriptors of maps that are there already."""
+    obj = Object(path, wanted=wanted, maps=maps or {})
     try:
         yield obj
     finally:

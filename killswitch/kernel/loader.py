@@ -8,8 +8,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from killswitch.commands import Guard
 from killswitch.errors import Gone, KernelError
-from killswitch.kernel import abi, attach, frames, libbpf, pins, refusal, syscalls
+from killswitch.kernel import abi, attach, frames, libbpf, lsm, pins, refusal, syscalls
 from killswitch.kernel.maps import Map, Mapped, Percpu
 from killswitch.kernel.tables import MAPS as TABLE_MAPS
 
@@ -21,6 +22,7 @@ DAEMON = "daemon_pid"  # likewise
 HANDED = "handed_sockets"  # likewise
 HOLDING = ("holds", "unjudged")  # likewise
 HOST = ("host", "host_rules", "host_flow")  # likewise
+GUARDS = "guards"  # likewise
 PERCPU = ("flows", "losses")
 RINGS = ("exec_ring", "flow_ring")
 PLAIN = ("workload_by_cgroup", "cgroup_slot", "processes", "process_bits", "cpu_samples", "cpu_hot", *TABLE_MAPS)
@@ -40,6 +42,7 @@ class Loaded:
 
     def __init__(self, generation: pins.Generation) -> None:
         self.generation = generation
+        self.left_out: dict[str, str] = {}  # optional programs, and why the kernel runs without
         self.maps: dict[str, Map] = {}
         self.rings: dict[str, int] = {}
         try:
@@ -66,6 +69,8 @@ class Loaded:
                 self.maps[DAEMON] = Map(DAEMON, self._fd(DAEMON))
             if (generation.maps / HANDED).exists():
                 self.maps[HANDED] = Map(HANDED, self._fd(HANDED))
+            if (generation.maps / GUARDS).exists():
+                self.maps[GUARDS] = Mapped(GUARDS, self._fd(GUARDS))
             for name in RINGS:
                 self.rings[name] = self._fd(name)
         except BaseException:
@@ -99,9 +104,9 @@ class Loaded:
 
 
 def load(obj: Path, generation: pins.Generation) -> Loaded:
-    """Load the object and pin its maps and programs. Nothing is attached yet."""
+    """Load the object and pin its maps and programs, but for the optional ones. Nothing is attached yet."""
     generation.create()
-    with libbpf.loaded(obj) as loaded:
+    with libbpf.loaded(obj, wanted=lambda name: not lsm.is_optional(name)) as loaded:
         maps, programs = dict(loaded.maps()), dict(loaded.programs())
         needed = {
             *MAPPED,
@@ -115,11 +120,13 @@ def load(obj: Path, generation: pins.Generation) -> Loaded:
             DAEMON,
             HANDED,
             *attach.HANDED,
+            GUARDS,
             *attach.TRACING,
             *attach.CGROUP,
+            *lsm.PROGRAMS,
         }
         needed |= {*HOST, *frames.WORKLOADS, *frames.HOST, *frames.HOST_CGROUP}
-        if missing := sorted(needed - maps.keys() - programs.keys()):
+        if missing := sorted(needed - maps.keys() - programs.keys() - set(loaded.left_out())):
             hint = f"it is no data plane of this release, for it has no {missing[0]}; {refusal.REBUILD}"
             raise KernelError(f"load the BPF object {obj}", errno.ENOEXEC, hint)
         for name, fd in maps.items():
@@ -188,6 +195,12 @@ def read_hold(loaded: Loaded, slot: int) -> tuple[int, int]:
         return 0, 0
     hold, lapse_ms = abi.WORKLOAD.codec.unpack(element)[7:9]
     return int(hold), int(lapse_ms)
+
+
+def read_guards(loaded: Loaded, slot: int) -> Guard:
+    """What the workload is guarded by. The member never moves: see struct guard."""
+    found = loaded.maps.get(GUARDS)
+    return Guard(int.from_bytes(found.element(slot)[:4], "little") if isinstance(found, Mapped) else 0)
 
 
 def repair(loaded: Loaded, mount: Path) -> list[int]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from killswitch.commands import Containment
+from killswitch.commands import Containment, Guard
 from killswitch.errors import Gone, KernelError
 from killswitch.kernel import abi, attach, loader
 from killswitch.kernel.maps import store_u32, store_u64
@@ -40,6 +40,7 @@ class Slots:
         self._slots = loaded.slots()
         self._control = loaded.mapped("control").memory
         self.restraints = Restraints(loaded)
+        self._guards = loaded.mapped("guards")
         self._last = max(self._slots.values(), default=0)
         self._count()
 
@@ -73,6 +74,9 @@ class Slots:
         self._store(slot, policies, containment or Containment())
         for field in (_GRACE_AT, _HOLD_AT, _LAPSE_AT, _UNHELD_AT, _UNHELD_JUDGED_AT):
             store_u32(self._memory, slot * self._size + field, 0)
+        self._guards.memory[slot * self._guards.value_size : (slot + 1) * self._guards.value_size] = bytes(
+            self._guards.value_size
+        )
         store_u64(self._memory, slot * self._size + _ID_AT, cgroup_id)
         self._by_cgroup.put(_u64(cgroup_id), slot.to_bytes(4, "little"))
         self._slots[cgroup_id] = slot
@@ -135,6 +139,15 @@ class Slots:
         at = self.slot(cgroup_id) * self._size
         store_u32(self._memory, at + _LAPSE_AT, lapse_ms)
         self._memory[at + _HOLD_AT] = mode
+
+    def set_guards(self, cgroup_id: int, guards: Guard) -> None:
+        """What LSM programs refuse it also while it is free."""
+        store_u32(self._guards.memory, self.slot(cgroup_id) * self._guards.value_size, guards)
+
+    def denied(self, cgroup_id: int) -> tuple[int, ...]:
+        """How often LSM programs have refused it something, by ``abi.Denied``."""
+        values = abi.GUARD.codec.unpack(self._guards.element(self.slot(cgroup_id)))
+        return values[1:]
 
     def beat(self) -> None:
         """We are here: the programs cut off who has a grace once this is longer ago than that."""

@@ -90,7 +90,8 @@ class Tables:
             generation, len(tables.clauses), len(tables.grammars), len(tables.inodes), tables.start_name,
             tables.start_path, tables.start_parent, tables.start_args, len(tables.wire_clauses), tables.start_sent,
             tables.start_received, tables.start_host, tables.start_address4, tables.start_address6, tables.start_port,
-            len(tables.hold_clauses), _bits(tables.wire_bits), _bits(tables.told_bits), *pairs,
+            len(tables.hold_clauses), sum(clause.deny for clause in tables.clauses),
+            _bits(tables.wire_bits), _bits(tables.told_bits), _bits(tables.late_bits), *pairs,
         )  # fmt: skip
 
     @staticmethod

@@ -82,7 +82,7 @@ def _unread() -> str:
 
 
 def _unseen() -> str:
-    """What no hook outside the LSM tells of. Where there is one, no program of ours is at it yet."""
+    """What no hook outside the LSM tells of. Where our programs are at those hooks, the row is left out: see ``lsm``."""
     raise NotSupported("see them", errno.EOPNOTSUPP, _TAMPERING)
 
 

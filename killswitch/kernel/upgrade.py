@@ -14,7 +14,7 @@ from pathlib import Path
 from killswitch.commands import Containment
 from killswitch.errors import Gone, KernelError
 from killswitch.events import Lost
-from killswitch.kernel import attach, frames, holds, hostcut, loader, pins
+from killswitch.kernel import attach, frames, holds, hostcut, loader, lsm, pins
 from killswitch.kernel.losses import Losses
 from killswitch.kernel.ring import Ring
 from killswitch.kernel.slots import Slots
@@ -42,6 +42,7 @@ def bring_up(pin_dir: Path, mount: Path, obj: Path) -> tuple[loader.Loaded, bool
             log.info("cgroup id %d is gone: no longer watched", cgroup_id)
             pins.detach_all(final.cgroup(cgroup_id))
             Slots(loaded).free(cgroup_id)
+        loaded.left_out = lsm.arm(final, obj)
         for old in others:
             lost += _retire(old, loaded, mount, pin_dir)
     except BaseException:
@@ -93,9 +94,11 @@ def _merge(old: loader.Loaded, new: loader.Loaded, mount: Path) -> None:
     for cgroup_id, slot in old.slots().items():
         _, policies, severed, frozen, terminated, unattended, grace_ms = loader.read_workload(old, slot)
         contained = Containment(bool(severed), bool(frozen), bool(terminated))
+        guards = loader.read_guards(old, slot)
         if cgroup_id in slots:
             slots.set_containment(cgroup_id, slots.containment(cgroup_id) | contained)
             slots.set_unattended(cgroup_id, bool(unattended))
+            slots.set_guards(cgroup_id, guards)
             continue
         try:
             with loader.cgroup_by_id(mount, cgroup_id) as fd:
@@ -103,6 +106,7 @@ def _merge(old: loader.Loaded, new: loader.Loaded, mount: Path) -> None:
                 slots.set_unattended(cgroup_id, bool(unattended))
                 slots.set_grace(cgroup_id, grace_ms)
                 slots.set_hold(cgroup_id, *loader.read_hold(old, slot))
+                slots.set_guards(cgroup_id, guards)
                 attach.attach_cgroup(new.generation, new.maps["cgroup_slot"], fd, cgroup_id, number)
                 slots.seed(cgroup_id, Path(f"/proc/self/fd/{fd}").readlink())
         except Gone:

@@ -124,6 +124,7 @@ class Atoms:
             start_port=fixed["port"],
             wire_bits=self.wire_bits,
             told_bits=self.seen_bits,
+            late_bits=self.args_bits | self.ssh_bits | 1 << BIT_TRUNCATED,
             grammars=grammars,
             clauses=(),
             inodes=self._inodes(inode_of),

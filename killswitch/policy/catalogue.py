@@ -52,7 +52,10 @@ def allowed_modifiers(name: str) -> tuple[str, ...]:
 
 
 _ALL = frozenset(
-    {"exec", "fork", "exit", "connect", "unanswered", "listen", "wire", "file", "flow", "signal", "cgroup_move", "cpu"}
+    {
+        *("exec", "fork", "exit", "connect", "unanswered", "listen", "wire", "file", "flow", "signal", "denied"),
+        *("cgroup_move", "cpu"),
+    }
 )
 
 
@@ -75,7 +78,7 @@ FIELDS: dict[str, FieldType] = {
     "process.args_truncated": FieldType("boolean", _ALL),
     "process.parent.name": FieldType("name", _ALL),
     "process.pid": FieldType("whole", _ALL),
-    "user.id": FieldType("whole", _on("exec", "connect", "unanswered", "listen", "wire", "flow")),
+    "user.id": FieldType("whole", _on("exec", "connect", "unanswered", "listen", "wire", "flow", "denied")),
     "group.id": FieldType("whole", _on("exec")),
     "file.inode_of": FieldType("file", _on("exec", "wire", "cpu"), many=True),
     "file.memfd": FieldType("boolean", _on("exec", "wire", "cpu", "flow")),
@@ -86,9 +89,10 @@ FIELDS: dict[str, FieldType] = {
     "file.place": FieldType("word", _on("file"), words=PLACES),
     "file.content": FieldType("text", _on("file")),
     "signal.number": FieldType("whole", _on("signal")),
-    "signal.to_daemon": FieldType("boolean", _on("signal")),
-    "target.name": FieldType("name", _on("signal")),
-    "target.pid": FieldType("whole", _on("signal")),
+    "signal.to_daemon": FieldType("boolean", _on("signal", "denied")),
+    "target.name": FieldType("name", _on("signal", "denied")),
+    "target.pid": FieldType("whole", _on("signal", "denied")),
+    "denied.severed": FieldType("boolean", _on("denied")),
     "ssh.forward": FieldType(
         "word",
         _on("exec"),
@@ -136,7 +140,7 @@ FIELDS: dict[str, FieldType] = {
     ),
     "event.action": FieldType(
         "word",
-        _on("connect", "listen", "file", "signal"),
+        _on("connect", "listen", "file", "signal", "denied"),
         words=(
             "connect",
             "sendmsg",
@@ -149,6 +153,7 @@ FIELDS: dict[str, FieldType] = {
             "delete",
             "kill",
             "ptrace",
+            *("exec", "socket", "send", "receive", "bpf", "pin", "cgroup_file", "kernel_code"),
         ),
     ),
     "cgroup.path": FieldType("path", _ALL),

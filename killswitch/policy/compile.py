@@ -127,7 +127,7 @@ def enforcing(policy: Policy, rule: Rule) -> bool:
 
 _NONE: frozenset[Response] = frozenset()
 _ACTS = {  # what the data plane can do about an event by itself; from a packet no process can be killed
-    "exec": frozenset({Response.KILL_PROCESS, Response.SEVER}),
+    "exec": frozenset({Response.KILL_PROCESS, Response.SEVER, Response.DENY}),
     "wire": frozenset({Response.DENY, Response.SEVER}),
 }
 TIER = {"exec": 1, "wire": 2}

@@ -15,6 +15,7 @@ from killswitch.events import (
     CgroupMove,
     Connect,
     Cpu,
+    Denied,
     Event,
     Exec,
     Exit,
@@ -41,6 +42,7 @@ EVENT_TYPES: Mapping[str, type] = {
     "wire": Wire,
     "file": File,
     "signal": Signal,
+    "denied": Denied,
     "flow": Flow,
     "cgroup_move": CgroupMove,
     "cpu": Cpu,
@@ -83,7 +85,7 @@ def _of_finding(name: str) -> dict[type, Callable[[Any], Values]]:
     return {Sums: lambda sums: (value,) if (value := getattr(sums.source, name)) else ()}
 
 
-_EVERY = (Exec, Fork, Exit, Connect, Unanswered, Listen, Wire, File, Flow, Signal, CgroupMove, Cpu)
+_EVERY = (Exec, Fork, Exit, Connect, Unanswered, Listen, Wire, File, Flow, Signal, Denied, CgroupMove, Cpu)
 
 FIELDS: Mapping[str, Field] = {
     "process.name": Field(
@@ -99,7 +101,7 @@ FIELDS: Mapping[str, Field] = {
     ),
     "process.parent.name": Field("text", 1, "basename of the parent's executable", _on("parent_name", Exec)),
     "process.pid": Field("number", 3, "the process's id", _on("pid", *_EVERY)),
-    "user.id": Field("number", 3, "the process's user id", _on("uid", Exec, Connect, Unanswered, Listen, Wire, Flow)),
+    "user.id": Field("number", 3, "the process's user id", _on("uid", Exec, Connect, Unanswered, Listen, Wire, Flow, Denied)),
     "group.id": Field("number", 3, "the process's group id", _on("gid", Exec)),
     "file.inode_of": Field("derived", 1, "the executable is the same file as one of these, whatever it is called", {}),
     "file.memfd": Field("flag", 1, "the executable is a memfd, a file in memory without a name", _on("memfd", Exec)),
@@ -117,10 +119,13 @@ FIELDS: Mapping[str, Field] = {
         "flag", 4, "the process, or the one that it was forked from, has listened for connections", {}
     ),
     "signal.number": Field("number", 3, "the signal: 9 is SIGKILL, 15 SIGTERM, 19 SIGSTOP", _on("number", Signal)),
-    "signal.to_daemon": Field("flag", 3, "it went to the daemon of this kill switch", _on("to_daemon", Signal)),
-    "target.name": Field("text", 3, "name of the process outside that was meant, as the kernel keeps it (15 bytes)",
-        _on("target_name", Signal)),
-    "target.pid": Field("number", 3, "id of the process outside that was meant", _on("target_pid", Signal)),
+    "signal.to_daemon": Field("flag", 3, "it went to the daemon of this kill switch", _on("to_daemon", Signal, Denied)),
+    "target.name": Field(
+        "text", 3, "name of the process outside that was meant (15 bytes), of the file; path of what was not to run",
+        _on("target_name", Signal, Denied),
+    ),
+    "target.pid": Field("number", 3, "id of the process outside that was meant", _on("target_pid", Signal, Denied)),
+    "denied.severed": Field("flag", 3, "it was refused because the workload is severed", _on("severed", Denied)),
     "ssh.forward": Field("derived", 1, "the forwardings that an OpenSSH client's options ask for", {}),
     "file.program": Field("text", 3, "what the executable is by its content, whatever it is called: see 'programs'", {}),
     "file.hash.sha256": Field("text", 3, "SHA-256 of the executable, in hexadecimal", {}),
@@ -194,9 +199,9 @@ FIELDS: Mapping[str, Field] = {
         "text", 2, "tcp, udp, icmp or other", _on("transport", Connect, Unanswered, Listen, Wire, Flow)
     ),
     "event.action": Field(
-        "text", 3, "what was done", _on("operation", Connect, Listen) | _on("action", File) | _on("operation", Signal)
+        "text", 3, "what was done", _on("operation", Connect, Listen) | _on("action", File) | _on("operation", Signal, Denied)
         | {kind: (lambda _, on=on: (on,)) for on, kind in EVENT_TYPES.items()
-           if kind not in (Connect, Listen, File, Signal, Sums)},
+           if kind not in (Connect, Listen, File, Signal, Denied, Sums)},
     ),
     "cgroup.path": Field("text", 3, "the cgroup that the process was moved to", _on("to_path", CgroupMove)),
     "cpu.cores": Field("number", 4, "CPUs kept busy, mean over the window", _on("cores", Cpu)),

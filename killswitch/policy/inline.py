@@ -14,6 +14,7 @@ from killswitch.events import (
     CgroupMove,
     Connect,
     Cpu,
+    Denied,
     Done,
     Event,
     Exec,
@@ -247,6 +248,15 @@ def _signal(given: dict[str, object]) -> Event:
     )  # fmt: skip
 
 
+def _denied(given: dict[str, object]) -> Event:
+    return Denied(
+        1, 1, 1, _take_int(given, "process.pid", 4242), 1, _take_int(given, "user.id", 1000), _comm(given),
+        str(given.pop("event.action", "ptrace")), 0, _take_int(given, "target.pid", 1), 1,
+        _take_bytes(given, "target.name", "program"), bool(given.pop("denied.severed", False)),
+        bool(given.pop("signal.to_daemon", False)),
+    )  # fmt: skip
+
+
 def _cgroup_move(given: dict[str, object]) -> Event:
     return CgroupMove(
         1, 1, _take_int(given, "process.pid", 4242), 1, 1, 2, 0, str(given.pop("cgroup.path", "/elsewhere"))
@@ -260,5 +270,5 @@ def _cpu(given: dict[str, object]) -> Event:
 
 _BUILDERS = {
     "exec": _exec, "fork": _fork, "exit": _exit, "connect": _connect, "unanswered": _unanswered, "listen": _listen, "wire": _wire,
-    "file": _changed, "flow": _flow, "signal": _signal, "cgroup_move": _cgroup_move, "cpu": _cpu,
+    "file": _changed, "flow": _flow, "signal": _signal, "denied": _denied, "cgroup_move": _cgroup_move, "cpu": _cpu,
 }  # fmt: skip

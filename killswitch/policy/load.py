@@ -14,6 +14,7 @@ from killswitch.commands import Mode
 from killswitch.errors import PolicyError, Problem
 from killswitch.policy import source
 from killswitch.policy.absence import read_absence, read_hold
+from killswitch.policy.guard import read_guard
 from killswitch.policy.limits import read_limits
 from killswitch.policy.lists import resolve_lists
 from killswitch.policy.model import Policy, Rule
@@ -104,6 +105,7 @@ def _build(root: Map, file: str, problems: list[Problem]) -> Policy | None:
     hold = read_hold(root)
     on_daemon_loss, daemon_grace_ns = read_absence(root, file, problems, hold)
     budget, on_flood = read_limits(root, file, problems)
+    guard = read_guard(root.get("guard"), file, problems)
     if problems:
         return None
     metadata = root.get("metadata")
@@ -120,6 +122,7 @@ def _build(root: Map, file: str, problems: list[Problem]) -> Policy | None:
         on_daemon_loss=on_daemon_loss,
         daemon_grace_ns=daemon_grace_ns,
         hold=hold,
+        guard=guard,
         programs=programs,
         budget=budget,
         on_flood=on_flood,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from killswitch.commands import Act, Evidence, Level, Mode, Response
+from killswitch.commands import NO_GUARD, Act, Evidence, Guard, Level, Mode, Response
 from killswitch.policy.limits import Limits, OnFlood
 from killswitch.policy.programs import Program
 
@@ -119,6 +119,7 @@ class Policy:
     on_daemon_loss: OnDaemonLoss = OnDaemonLoss.ALLOW
     daemon_grace_ns: int = DAEMON_GRACE_NS
     hold: Hold = Hold.MATCHED
+    guard: Guard = NO_GUARD  # what LSM programs refuse these workloads also while they are free
     programs: tuple[Program, ...] = ()  # what executables are by their content
     budget: Limits | None = None  # None: it says nothing of it
     on_flood: OnFlood = OnFlood.ALERT

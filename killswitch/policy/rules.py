@@ -186,9 +186,8 @@ class RuleBuilder:
             response = Response(item.text)
             if response in chosen:
                 self._problem(item, f"'{response}' is given twice")
-            elif response is Response.DENY and on != "wire" and on in EVENTS:
-                hint = "use kill_process: SIGKILL before the new program's first instruction" if on == "exec" else ""
-                self._problem(item, f"'deny' is refused: nothing can make an event of 'on: {on}' not happen", hint)
+            elif response is Response.DENY and on not in ("wire", "exec") and on in EVENTS:
+                self._problem(item, f"'deny' is refused: nothing can make an event of 'on: {on}' not happen")
             elif response is Response.KILL_PROCESS and on == "finding":
                 hint = "use freeze or terminate, or put kill_process into the rules that find it"
                 self._problem(item, "'kill_process' has no sense with 'on: finding': a sum is no process's", hint)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from killswitch.commands import Act, Evidence, Level, Mode, Response
+from killswitch.commands import Act, Evidence, Guard, Level, Mode, Response
 from killswitch.errors import Problem
 from killswitch.policy.limits import OnFlood
 from killswitch.policy.model import Hold, OnDaemonLoss
@@ -29,10 +29,12 @@ EVENTS = (
     "file",
     "flow",
     "signal",
+    "denied",
     "cgroup_move",
     "cpu",
     "finding",
 )
+GUARDS = tuple(guard.name.lower() for guard in Guard if guard.name)
 IDENTIFIER = r"[a-z0-9][a-z0-9._-]{0,63}"
 NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 
@@ -238,6 +240,10 @@ POLICY = Record(
             Choice(tuple(Hold), "a word for hold"),
             "Which programs put no packet on the wire, from exec until the daemon has judged them: matched (the default) are "
             "those about which a rule is open that only the daemon can judge to its end, all, off.",
+        ),
+        "guard": Key(
+            Items(Choice(GUARDS, "a guard"), maximum=len(GUARDS)),
+            "What LSM programs refuse these workloads also while they are free, where the kernel has them.",
         ),
         "lists": Key(Named(Items(Text(), maximum=10_000), "a list"), "Named values, used in 'match' as $name."),
         "programs": Key(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from killswitch import commands
-from killswitch.kernel import abi, attach, census, frames, libbpf, loader
+from killswitch.kernel import abi, attach, census, frames, libbpf, loader, lsm
 
 HEADERS = [Path(__file__).parents[2] / "bpf" / name for name in ("events.h", "values.h")]
 Types = dict[int, dict[str, Any]]
@@ -89,6 +89,9 @@ def test_constants() -> None:
     for name in ("MAX_STATES", "MAX_CLAUSES", "MAX_GRAMMARS", "MAX_INODES", "WIRE_WINDOW"):
         assert defined[name] == getattr(commands, name), name
     assert defined["PREDICATE_WORDS"] * 64 == commands.PREDICATES
+    values_h = (HEADERS[0].parent / "values.h").read_text()
+    guards = {n: int(v) for n, v in re.findall(r"^#define GUARD_(\w+) (\d+)u", values_h, re.M)}
+    assert guards == {guard.name: guard.value for guard in commands.Guard}
     workload_h = (HEADERS[0].parent / "workload.h").read_text()
     assert f"#define MAX_WORKLOAD_LEVEL {abi.MAX_WORKLOAD_LEVEL}\n" in workload_h
     automaton_h = (HEADERS[0].parent / "automaton.h").read_text()
@@ -99,10 +102,12 @@ def test_constants() -> None:
 
 
 def test_maps_and_programs_are_the_ones_that_python_names(bpf_object: Path) -> None:
-    with libbpf.loaded(bpf_object) as loaded:
+    with libbpf.loaded(bpf_object, wanted=lambda name: not lsm.is_optional(name)) as loaded:
         maps, programs = {name for name, _ in loaded.maps()}, {name for name, _ in loaded.programs()}
+        assert set(loaded.left_out()) == set(lsm.PROGRAMS)
     ours = {*loader.MAPPED, *loader.PERCPU, *loader.RINGS, *loader.PLAIN, *loader.TRAFFIC}
     ours |= {*loader.RESTRAINTS, *loader.HOLDING, loader.PROTECTED, loader.DAEMON, loader.HANDED, *loader.HOST}
+    ours.add(loader.GUARDS)
     assert maps == ours | {
         "sendmsg_seen",
         "floods",
@@ -110,6 +115,8 @@ def test_maps_and_programs_are_the_ones_that_python_names(bpf_object: Path) -> N
         "wire_makers",
         "socket_holds",
         "exec_scratch",
+        "lsm_scratch",
+        "lsm_busy",
         "cgroup_scratch",
         "traffic_blank",
     }

@@ -24,6 +24,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "6 never silently less": ("tests/e2e/test_cannot_run_here.py",),
     "7 the operator keeps the way in": ("tests/e2e/test_orders.py",),
     "behaviour is seen": ("tests/kernel/test_traffic.py", "tests/kernel/test_stdio.py", "tests/kernel/test_signals.py"),
+    "stronger by LSM": ("tests/kernel/test_lsm.py", "tests/e2e/test_lsm.py"),
     "8 not the wrong one": ("tests/kernel/test_contain_protected.py", "tests/kernel/test_pidfd.py"),
 }  # fmt: skip
 

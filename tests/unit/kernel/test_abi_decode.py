@@ -12,6 +12,7 @@ from killswitch.events import (
     CgroupMove,
     CgroupRemoved,
     Connect,
+    Denied,
     Done,
     Exec,
     Exit,
@@ -128,3 +129,15 @@ def test_records_are_aligned_as_c_aligns_them() -> None:
         for member, form in layout.members:
             unit = {"Q": 8, "I": 4, "i": 4, "H": 2}.get(form[-1], 1)
             assert layout.offset(member) % unit == 0, f"{name}.{member}"
+
+
+def test_denied() -> None:
+    path = b"/tmp/x".ljust(abi.DENIED_TARGET, b"\xee")
+    raw = record(
+        abi.DENIED, abi.Kind.DENIED, 66, 5, 16, 1000, 2, 9, 6, abi.Denied.CGROUP_FILE, 1, 0, b"sh\0".ljust(16), path
+    )
+    assert decode(raw, 8) == Denied(
+        time_ns=111, workload=222, cgroup_id=333, pid=55, start_ticks=444, uid=1000, comm=b"sh", operation="cgroup_file",
+        number=16, target_pid=5, target_start_ticks=66, target_name=b"/tmp/x", severed=True, to_daemon=False, generation=9,
+        clause=2,
+    )  # fmt: skip
