@@ -215,3 +215,27 @@ def test_the_dead_mans_switch_cuts_who_is_held_like_everybody(scene: Callable[..
         assert s.arrived(since) == []
     assert waiting.wait(20) in (0, 3)
     s.daemon.wait_for("let go", lambda: s.sends("tcp").wait(10) == 0)
+
+
+FLOOD = """
+long = "x" * 4000
+import subprocess, sys
+for _ in range(int(sys.argv[2])):
+    subprocess.run([sys.argv[1], long])
+"""
+
+
+def test_an_exec_that_there_was_no_room_to_tell_of_is_held_until_what_runs_is_judged(
+    scene: Callable[..., Scene],
+) -> None:
+    """A ring that a flood has filled loses the exec, not the hold."""
+    s = scene()
+    with s.stopped() as since:
+        assert s.daemon.spawn("w", sys.executable, "-c", FLOOD, s.first, "420").wait(60) == 0
+        waiting = s.sends("tcp")
+        time.sleep(QUIET)
+        assert s.arrived(since) == []
+    assert waiting.wait(20) == 0
+    lost = s.daemon.wait_for("what was lost", lambda: s.daemon.client.status().lost)
+    assert set(lost) & {"exec_ring_full", "execs_flooded"}
+    assert s.sends("tcp").wait(10) == 0
