@@ -28,7 +28,7 @@ from benchmarks.proof import objects
 from benchmarks.proof.figures import Figure, count
 from killswitch.commands import FREE, Containment
 from killswitch.errors import KillswitchError
-from killswitch.kernel import cgroupfs
+from killswitch.kernel import cgroupfs, pins
 from killswitch.kernel.dataplane import DataPlane
 from killswitch.kernel.loader import find_object
 from tests.rig.build import program
@@ -257,7 +257,7 @@ class Trial:
             if not shown.get(cgroup) == kernel == in_ledger.get(cgroup, FREE):
                 self.wrong["workloads of which kernel and ledger disagree"] += 1
         self.wrong["BPF objects left in the kernel"] += len(objects.leaked(frozenset(self.ever), self.daemon.pin_dir))
-        self.wrong["data planes pinned beside the one in force"] += len(list(self.daemon.pin_dir.iterdir())) - 1
+        self.wrong["data planes pinned beside the one in force"] += len(pins.generations(self.daemon.pin_dir)) - 1
         self.wrong["sockets and files left in the runtime directory"] += len(list(self.daemon.runtime_dir.iterdir()))
         self.wrong["half-written files"] += len(list(self.daemon.state_dir.rglob("*.partial")))
 

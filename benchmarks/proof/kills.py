@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import subprocess
 import time
@@ -42,6 +43,8 @@ class Killed:
 def nothing_leaves(kills: int, *, label: str = scene.LABEL) -> Iterator[Figure]:
     """Each kill has its own senders, UDP and TCP at once, in turn over IPv4 and IPv6; connections established and new."""
     done: list[Killed] = []
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # what is destroyed here stays open over there
     with Daemon(label) as daemon, FarSide(label) as far, Counter(far) as counter, ExitStack() as sinks:
         cgroup = scene.make_workload(daemon, "sender")
         for family in (socket.AF_INET, socket.AF_INET6):
@@ -57,6 +60,7 @@ def nothing_leaves(kills: int, *, label: str = scene.LABEL) -> Iterator[Figure]:
         after = objects.Holdings.of(daemon.process.pid)
     leaked = [p for k in done for p in k.leaked]
     note = "; ".join(leaked[:5]) or f"{sum(k.heard for k in done):,} heard before the kills"
+    note += f"; besides, {counter.farewells} acknowledgements by the host, of connections closed before"
     yield count("kills", "packets at the far side after the reply", kills, len(leaked), note=note)
     yield count("kills", "severed and frozen, proven", kills, sum(k.proven for k in done), kills)
     yield spread("kills", "from the order to severed", [k.severed_ms for k in done], None)

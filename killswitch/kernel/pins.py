@@ -6,7 +6,8 @@
                    cgroups/<cgroup id>/<cgroup program>
                    handed/<cgroup program>
 
-A generation is built in ``<hash>-new`` and renamed when it is complete: a half-made one is known by its name.
+A generation is built in ``<hash>-new`` and renamed when it is complete, and to ``<hash>-old`` before its pins go: one that a
+crash left half made, or half removed, is known by its name.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from pathlib import Path
 from killswitch.errors import KernelError
 from killswitch.kernel import libbpf, refusal, syscalls
 
-HALF_MADE = "-new"  # bpffs reserves dots in names
-_NAME = re.compile(rf"[0-9a-f]{{16}}({HALF_MADE})?")
+HALF_MADE, HALF_GONE = "-new", "-old"  # bpffs reserves dots in names
+_NAME = re.compile(rf"[0-9a-f]{{16}}({HALF_MADE}|{HALF_GONE})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ class Generation:
 
     @property
     def half_made(self) -> bool:
-        return self.path.name.endswith(HALF_MADE)
+        """Or half removed: nothing of it counts any more."""
+        return self.path.name.endswith((HALF_MADE, HALF_GONE))
 
     def create(self) -> None:
         for directory in (self.path, self.maps, self.programs, self.links, self.cgroups):
@@ -73,12 +75,15 @@ class Generation:
             pin.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Detach and unpin everything, tracing first, maps last."""
+        """Detach and unpin everything, tracing first, maps last. Until all is detached it stays whole, by its name."""
         self.remove_links()
         for cgroup in entries(self.cgroups):
             detach_all(cgroup)
         detach_all(self.handed)
-        _remove_tree(self.path)
+        path = self.path
+        if not self.half_made and path.is_dir():
+            path = path.rename(path.with_name(path.name + HALF_GONE))
+        _remove_tree(path)
 
 
 def name_of(obj: Path) -> str:

@@ -30,7 +30,7 @@ def bring_up(pin_dir: Path, mount: Path, obj: Path) -> tuple[loader.Loaded, bool
     name = pins.name_of(obj)
     for generation in pins.generations(pin_dir):
         if generation.half_made:
-            log.warning("removing a half-made data plane, left by a crash: %s", generation.path)
+            log.warning("removing a data plane that a crash left half made or half removed: %s", generation.path)
             generation.remove()
     others = [g for g in pins.generations(pin_dir) if g.path.name != name]
     final = pins.Generation(pin_dir / name)

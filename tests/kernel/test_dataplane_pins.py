@@ -247,6 +247,29 @@ def test_half_made_generation_is_cleaned_away(
     assert not can_make_socket(cgroup)
 
 
+def test_half_removed_generation_is_cleaned_away(
+    open_plane: Open, pin_dir: Path, other_object: Path, cgroup: Cgroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut short as the old one's pins went: what is left of it does not keep the next start from coming up."""
+    first = open_plane()
+    first.watch(cgroup.id, cgroup.path, 0)
+    first.set_containment(cgroup.id, Containment(severed=True))
+    first.close()
+
+    def cut_short(path: Path) -> None:
+        (path / "maps" / "workloads").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(pins, "_remove_tree", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            open_plane(other_object)
+    assert len([g for g in pins.generations(pin_dir) if g.half_made]) == 1
+    plane = open_plane(other_object)
+    assert plane.containment(cgroup.id) == Containment(severed=True)
+    assert [g.path.name for g in pins.generations(pin_dir)] == [pins.name_of(other_object)]
+
+
 def test_crash_between_new_and_old_merges_containment(
     open_plane: Open, pin_dir: Path, bpf_object: Path, other_object: Path, cgroup: Cgroup, mount: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import selectors
 import socket
 import struct
 import threading
@@ -153,23 +154,30 @@ class Sink:
         self._thread.start()
 
     def _run(self) -> None:
-        open_ = [self._listener]
-        while not self._stop.is_set():
-            for ready in select.select(open_, [], [], 0.05)[0]:
-                if ready is self._listener and self._stream:
-                    open_.append(ready.accept()[0])
-                    self.accepted += 1
-                    continue
-                try:
-                    data = ready.recv(65536)
-                except OSError:
-                    data = b""
-                self.received += len(data)
-                if not data and self._stream:
-                    open_.remove(ready)
-                    ready.close()
-        for made in open_:
-            made.close()
+        # What was cut off over here is never closed over there: there may be thousands, more than select(2) takes.
+        with selectors.DefaultSelector() as open_:
+            open_.register(self._listener, selectors.EVENT_READ)
+            while not self._stop.is_set():
+                for key, _ in open_.select(0.05):
+                    self._take(open_, key.fileobj)
+            for key in list(open_.get_map().values()):
+                assert isinstance(key.fileobj, socket.socket)
+                key.fileobj.close()
+
+    def _take(self, open_: selectors.BaseSelector, ready: object) -> None:
+        assert isinstance(ready, socket.socket)
+        if ready is self._listener and self._stream:
+            open_.register(ready.accept()[0], selectors.EVENT_READ)
+            self.accepted += 1
+            return
+        try:
+            data = ready.recv(65536)
+        except OSError:
+            data = b""
+        self.received += len(data)
+        if not data and self._stream:
+            open_.unregister(ready)
+            ready.close()
 
     def close(self) -> None:
         self._stop.set()
