@@ -284,7 +284,8 @@ def test_it_is_repaired(make: Callable[..., Daemon], island: Island, host: Cgrou
         assert daemon.client.sever("host", "x").complete
         for pin in (daemon.pin_dir / "host").iterdir():
             pin.unlink()
-        for directory in (daemon.pin_dir / "devices").iterdir():
+        at_devices = daemon.pin_dir / "devices"  # where the kernel has links that can be pinned
+        for directory in at_devices.iterdir() if at_devices.exists() else ():
             for pin in directory.iterdir():
                 pin.unlink()
         daemon.wait_for("repaired", lambda: len(list((daemon.pin_dir / "host").iterdir())) == 2)

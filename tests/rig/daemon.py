@@ -22,8 +22,13 @@ from tests.rig import clean_host
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
-THE_MACHINE = "is a virtual one that goes away"  # what tests/vm says in it, and nobody else
+VIRTUAL = "killswitch-vm"  # what tests/vm calls the machine that goes away with its tests
 WATCHED = "/killswitch/**"  # the glob of the shipped policies that is replaced by one for the daemon's own workloads
+
+
+def in_virtual_machine() -> bool:
+    """Whether this is a machine of ``tests.vm``: the only kind that may be cut off whole."""
+    return bool(os.environ.get("KS_TEST_VM")) and socket.gethostname() == VIRTUAL
 
 
 class DaemonFailed(Exception):
@@ -82,10 +87,8 @@ class Daemon:
             "KILLSWITCH_BUDGET_SHARE": "100%",  # rogues by the dozen are what it is for: who tests the budget sets one
             **settings,
         }
-        whole = self.env["KILLSWITCH_HOST_CGROUP"] == "/" or not self.env["KILLSWITCH_HOST_NETNS"].startswith(
-            "/run/netns/ks-"
-        )
-        if whole and os.environ.get("KS_TEST_WHOLE_MACHINE") != THE_MACHINE:
+        own_netns = not self.env["KILLSWITCH_HOST_NETNS"].startswith("/run/netns/ks-")
+        if (self.env["KILLSWITCH_HOST_CGROUP"] == "/" or own_netns) and not in_virtual_machine():
             raise DaemonFailed(
                 "this daemon could cut the machine itself off: leave host_cgroup and host_netns to a test's own"
             )

@@ -13,6 +13,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "2 no packet before judgement": ("tests/kernel/test_wire.py", "tests/kernel/test_wire_names.py"),
     "3 severed is severed": (
         "tests/kernel/test_dataplane_sever.py", "tests/kernel/test_sockdiag.py", "tests/e2e/escapes",
+        "tests/kernel/test_frames.py",
     ),
     "4 frozen is frozen": (
         "tests/kernel/test_contain.py", "tests/kernel/test_contain_unfreezable.py", "tests/kernel/test_cgroupfs.py",
@@ -22,7 +23,9 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "tests/e2e/test_held_place.py",
     ),
     "6 never silently less": ("tests/e2e/test_cannot_run_here.py",),
-    "7 the operator keeps the way in": ("tests/e2e/test_orders.py",),
+    "7 the operator keeps the way in": (
+        "tests/e2e/test_orders.py", "tests/e2e/test_host.py", "tests/e2e/test_host_machine.py", "tests/kernel/test_hostcut.py",
+    ),
     "behaviour is seen": ("tests/kernel/test_traffic.py", "tests/kernel/test_stdio.py", "tests/kernel/test_signals.py"),
     "stronger by LSM": ("tests/kernel/test_lsm.py", "tests/e2e/test_lsm.py"),
     "8 not the wrong one": ("tests/kernel/test_contain_protected.py", "tests/kernel/test_pidfd.py"),

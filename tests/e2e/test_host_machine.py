@@ -1,0 +1,95 @@
+"""``kill host`` of a machine itself: a virtual one, which goes away with its tests. Anywhere else this is skipped."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_host import SENDER
+from tests.rig.daemon import Daemon, in_virtual_machine
+from tests.rig.farside import Counter
+from tests.rig.netns import FarSide
+
+pytestmark = pytest.mark.skipif(not in_virtual_machine(), reason="the machine itself is cut off in a virtual one only")
+
+
+class Machine(FarSide):
+    """A far side whose near end is the machine's own namespace, as an ``Island``'s is the namespace that stands for it."""
+
+    def command(self, *command: str, namespace: str = "") -> list[str]:
+        return list(command)
+
+
+def banner(far: FarSide, address: str) -> bytes:
+    with far.open_socket() as s:
+        s.settimeout(10)
+        s.connect((address, 22))
+        return s.recv(8)
+
+
+def test_the_machine(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon(
+        KILLSWITCH_HOST_CGROUP="/", KILLSWITCH_HOST_NETNS="", KILLSWITCH_RECONCILE_SECONDS="0.3"
+    ).start()
+    with Machine() as far, Counter(far) as counter:
+        sender = subprocess.Popen([sys.executable, "-c", SENDER, far.far4, "4001"], stdout=subprocess.DEVNULL)
+        agent = daemon.spawn("agent", sys.executable, "-c", SENDER, far.far4, "4004")
+        server = subprocess.Popen(
+            [
+                "/usr/sbin/sshd",
+                "-D",
+                "-e",
+                "-f",
+                "/dev/null",
+                "-p",
+                "22",
+                "-h",
+                str(_host_key(Path("/tmp", daemon.name))),
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            counter.wait_for(4)
+            daemon.wait_for("watched", lambda: daemon.workload("agent"))
+            daemon.wait_for("sshd", lambda: _answers(far))
+            result = daemon.client.kill("host", "the machine misbehaves")
+            since = time.time_ns()
+            assert result.complete, result.receipts
+            time.sleep(0.5)
+            assert {p.destination_port for p in counter.since(since)} & {4001, 4004} == set()
+            assert banner(far, far.near4).startswith(b"SSH-")
+            with socket.create_server(("127.0.0.1", 0)) as own:
+                socket.create_connection(own.getsockname(), 5).close()
+            assert sender.poll() is None
+            daemon.kill9()
+            daemon.remove_pins()  # what a reboot leaves
+            daemon.start()
+            again = time.time_ns()
+            time.sleep(0.5)
+            assert {p.destination_port for p in counter.since(again)} & {4001, 4004} == set()
+            assert daemon.client.release("host", "all clear").complete
+            counter.wait_for(2, since=time.time_ns())
+        finally:
+            for process in (sender, agent, server):
+                process.kill()
+                process.wait()
+
+
+def _host_key(directory: Path) -> Path:
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    key = directory / "host_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    return key
+
+
+def _answers(far: FarSide) -> bool:
+    try:
+        return banner(far, far.near4).startswith(b"SSH-")
+    except OSError:
+        return False
