@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.escapes import ways
 
 COLUMNS = ("run root", "run user", "watched root", "watched user")
-WORDS = ("ESCAPED", "named", "held", "not tried")  # the first that applies to any of its tests
+WORDS = ("FAILED", "named", "held", "not tried")  # the first that applies to any of its tests
 
 
 class Table:
@@ -34,7 +34,7 @@ class Table:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "call" and report.passed:
             return
-        word = "not tried" if report.skipped else "held" if report.passed else "ESCAPED"
+        word = "not tried" if report.skipped else "held" if report.passed else "FAILED"
         if hasattr(report, "wasxfail"):
             word = "named"
         file = report.nodeid.split("::")[0].rpartition("/")[2].removeprefix("test_").removesuffix(".py")

@@ -14,7 +14,7 @@ import subprocess
 def ring():
     done = subprocess.run([sys.argv[1], sys.argv[2], "4001"], capture_output=True, text=True)
     return [int(x) for x in done.stdout.split()]
-say("free", ring())
+say("free", [ring() for _ in range(3)][-1])  # on a crowded host the first may still be held when it ends
 go()
 say("severed", ring())
 """
