@@ -7,11 +7,11 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from killswitch.commands import Command, Finding, Level
 from killswitch.daemon.inspection import digest, open_executable
@@ -19,7 +19,7 @@ from killswitch.daemon.log import fields
 from killswitch.daemon.workers import Workers
 from killswitch.detect.continuation import Continuations, Mark, everybodys, vouches
 from killswitch.errors import KernelError
-from killswitch.events import Done, Exec, text
+from killswitch.events import Done, Event, Exec, text
 from killswitch.kernel import procfs, syscalls
 from killswitch.kernel.processfiles import ProcessFiles
 from killswitch.ledger import ProgramRecord
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("killswitch.continuation")
 
+JudgeLater = Callable[[int, Coroutine[Any, Any, None], str, Event | None], None]
 SECONDS = 10.0
 MAX_WAITING = 64  # executables of one workload that wait to be read
 SYSTEM = ("/bin/", "/sbin/", "/lib", "/usr/", "/nix/store/", "/snap/")
@@ -48,9 +49,11 @@ class Program:
 
 
 class Continuing:
-    def __init__(self, core: Core, carry_out: Callable[[Command], None]) -> None:
+    def __init__(self, core: Core, carry_out: Callable[[Command, Event | None], None], judge_later: JudgeLater) -> None:
+        """``judge_later``: what it is given is part of the judgement of an exec: the program is held until it is done, and nobody
+        is told before that all of its workload is judged."""
         self._core = core
-        self._carry_out = carry_out
+        self._carry_out, self._judge_later = carry_out, judge_later
         self._workers = Workers("hash", 2)
         self.table = Continuations(int(core.config.continuation_seconds * 1e9))
         now, unix = time.monotonic_ns(), time.time()
@@ -71,7 +74,7 @@ class Continuing:
             return  # it has ended, or was killed before it began
         asked = self.table.ran(size, w.cgroup) and not event.done & Done.KILLED
         if asked and self._workers.waiting_for(w.id) < MAX_WAITING:
-            self._core.spawn(self._compare(w, event), f"compare the program of process {event.pid}")
+            self._judge_later(w.id, self._compare(w, event), f"compare the program of process {event.pid}", event)
 
     def found(self, finding: Finding) -> None:
         """A finding may say of an executable that it is the incident's."""
@@ -79,7 +82,7 @@ class Continuing:
         if w is None or not w.incident or self._core.is_canary(w.cgroup):
             return
         if self.table.max_age_ns and vouches(finding):
-            self._core.spawn(self._mark(w, finding), f"mark the program of process {finding.pid}")
+            self._judge_later(w.id, self._mark(w, finding), f"mark the program of process {finding.pid}", None)
 
     async def _compare(self, w: Workload, event: Exec) -> None:
         program = await self._read(w, event.pid, event.start_ticks, event)
@@ -88,7 +91,7 @@ class Continuing:
         mark = self.table.match(program.sha256, w.cgroup, time.monotonic_ns())
         if mark is not None and self._core.engine is not None and w.id in self._core.workloads:
             for command in self._core.engine.continued(event, mark):
-                self._carry_out(command)
+                self._carry_out(command, event)
 
     async def _mark(self, w: Workload, finding: Finding) -> None:
         incident, core = w.incident, self._core

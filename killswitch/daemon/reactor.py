@@ -72,7 +72,7 @@ class Reactor:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.files = Files(core)
-        self.continuing = core.continuing = Continuing(core, self.carry_out)
+        self.continuing = core.continuing = Continuing(core, self.carry_out, self._judge_later)
         self._rereading: Counter[int] = Counter()  # long command lines that are read now, by workload
         self._inspection = Inspection()
         self._holding = Holding(core)
