@@ -9,18 +9,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from killswitch.daemon.core import Core
+from killswitch.daemon.workloads import Workload
 from killswitch.errors import KernelError
 from killswitch.events import Event, Exec
 
 log = logging.getLogger("killswitch.hold")
 
 
+ACTING_SECONDS = 10.0  # what is to be done about what was found
+
+
 class Holding:
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    """``survey``: judge what runs in a workload. ``caught_up``: wait until what takes time about these is judged."""
+
+    def __init__(
+        self,
+        core: Core,
+        survey: Callable[[Workload], Awaitable[None]],
+        caught_up: Callable[[Iterable[int]], Awaitable[None]],
+    ) -> None:
+        self._core, self._survey, self._caught_up = core, survey, caught_up
+        self._acting: set[asyncio.Task[Any]] = set()  # what is being done about findings
+        self._judging_lost = False
+
+    def act(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[Any]:
+        """Do something about a finding."""
+        task = self._core.spawn(work, what)
+        self._acting.add(task)
+        task.add_done_callback(self._acting.discard)
+        return task
 
     def until(self, cause: Event | None, task: asyncio.Task[Any]) -> None:
         """The program of this exec is held until the task has ended."""
@@ -46,6 +67,38 @@ class Holding:
             self._core.plane.holds.condemn(cause)
         except KernelError as e:
             self._not_kept(cause, e)
+
+    # --- what nobody was told of ---
+
+    async def judge_left(self) -> None:
+        """What runs is judged: let go what an earlier daemon has left held, when what is to be done about it is done."""
+        if self._core.plane.holds.left:
+            await self._all_done(list(self._core.workloads))
+            self._core.plane.holds.left_is_judged()
+
+    def look(self) -> None:
+        """Once a second: programs that the kernel had no room to tell of are held until what runs is judged."""
+        if not self._judging_lost and self._core.plane.holds.untold():
+            self._core.spawn(self._judge_lost(), "judge what runs: execs were lost")
+
+    async def _judge_lost(self) -> None:
+        self._judging_lost = True
+        try:
+            untold = self._core.plane.holds.untold()
+            held = [w for w in self._core.workloads if self._core.absence_of(w.policies).holds]
+            for w in held:
+                await self._survey(w)
+            await self._all_done(held)
+            self._core.plane.holds.told(untold)
+        finally:
+            self._judging_lost = False
+
+    async def _all_done(self, workloads: Iterable[Workload]) -> None:
+        await self._caught_up(w.id for w in workloads)
+        if self._acting:
+            await asyncio.wait(set(self._acting), timeout=ACTING_SECONDS)
+
+    # --- the small things ---
 
     def _is_held(self, cause: Exec) -> bool:
         w = self._core.workloads.get(cause.workload)

@@ -64,7 +64,6 @@ INSPECTION_SECONDS = 5.0  # a file of a workload may lie where nobody answers
 ARGUMENTS_SECONDS = 2.0  # the same of its memory
 CODE_SECONDS = 5.0
 SURVEY_SECONDS = 30.0  # all programs of a workload
-ACTING_SECONDS = 10.0  # what is to be done about what was found
 SURVEYED_AT_ONCE = 32  # running programs that are judged before others are served
 
 
@@ -75,8 +74,7 @@ class Reactor:
         self.continuing = core.continuing = Continuing(core, self.carry_out, self._judge_later)
         self._rereading: Counter[int] = Counter()  # long command lines that are read now, by workload
         self._inspection = Inspection()
-        self._holding = Holding(core)
-        self._judging_lost = False
+        self._holding = Holding(core, self._survey, self.caught_up)
         self._workers = Workers("inspect", 2)
         # A process's memory may lie on a file that nobody answers for. Each has threads of its own: none of these reads may
         # take those with which workloads are ended, or hold up another kind of reading.
@@ -84,7 +82,6 @@ class Reactor:
         self._code = Workers("code", 2)
         self._surveying = False
         self._surveyed: set[int] = set()  # workloads whose processes were judged when they were first watched
-        self._acting: set[asyncio.Task[Any]] = set()  # what is being done about findings
         self._late: defaultdict[int, set[asyncio.Task[Any]]] = defaultdict(set)  # workload -> what still judges it
         core.tell = self.handle  # type: ignore[method-assign]  # the one knot between state and reaction
 
@@ -139,12 +136,6 @@ class Reactor:
         if not self._late[workload]:
             del self._late[workload]
 
-    def _act(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[Any]:
-        task = self._core.spawn(work, what)
-        self._acting.add(task)
-        task.add_done_callback(self._acting.discard)
-        return task
-
     async def caught_up(self, workloads: Iterable[int]) -> None:
         """Wait until all that was handed in so far of these workloads is judged: some of it takes time."""
         if late := {task for number in workloads for task in self._late.get(number, ())}:
@@ -180,28 +171,8 @@ class Reactor:
                 await asyncio.sleep(0)
 
     async def judge_left(self) -> None:
-        """What runs is judged: let go what an earlier daemon has left, held, when what is to be done about it is done."""
-        if self._core.plane.holds.left:
-            await self._settled(list(self._core.workloads))
-            self._core.plane.holds.left_is_judged()
-
-    async def _settled(self, workloads: Iterable[Workload]) -> None:
-        await self.caught_up(w.id for w in workloads)
-        if self._acting:
-            await asyncio.wait(set(self._acting), timeout=ACTING_SECONDS)
-
-    async def _judge_lost(self) -> None:
-        """Programs that the kernel had no room to tell of are held until what runs is judged."""
-        self._judging_lost = True
-        try:
-            untold = self._core.plane.holds.untold()
-            held = [w for w in self._core.workloads if self._core.absence_of(w.policies).holds]
-            for w in held:
-                await self._survey(w)
-            await self._settled(held)
-            self._core.plane.holds.told(untold)
-        finally:
-            self._judging_lost = False
+        """What runs is judged: let go what an earlier daemon has left held."""
+        await self._holding.judge_left()
 
     # --- what has to be read ---
 
@@ -267,10 +238,10 @@ class Reactor:
             log.warning("%s came to nothing: its workload is gone", type(command).__name__)
             return
         if isinstance(command, Contain):
-            self._holding.until(cause, self._act(self._contain(w, command), f"contain {w.name}"))
+            self._holding.until(cause, self._holding.act(self._contain(w, command), f"contain {w.name}"))
         elif isinstance(command, KillProcess):
             self._holding.for_ever(cause, command.pid)
-            self._act(core.kill_process(w, command), f"kill process {command.pid}")
+            self._holding.act(core.kill_process(w, command), f"kill process {command.pid}")
         elif isinstance(command, ReadPipes):
             core.spawn(self._read_pipes(w, command), f"read the pipes around process {command.pid}")
         else:
@@ -384,8 +355,7 @@ class Reactor:
         self.continuing.tick()
         for lost in core.plane.losses():
             self.handle(lost)
-        if not self._judging_lost and core.plane.holds.untold():
-            core.spawn(self._judge_lost(), "judge what runs: execs were lost")
+        self._holding.look()
         for flow in core.plane.traffic():  # before the CPU's windows, whose rules may ask for it
             self.handle(flow)
         self.look_after()
