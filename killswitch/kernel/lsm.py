@@ -72,7 +72,7 @@ STRENGTHENED = (
     ),
     Strengthened(
         "lsm_foreign_sockets", "severed is severed: sockets that somebody outside passes in after the cut",
-        ("lsm_file_receive", "lsm_connect", *_TRANSFER),
+        ("lsm_file_receive", "lsm_connect", *_TRANSFER), ("no_handed_sockets",),
     ),
     Strengthened(
         "lsm_processes", "tampering: no hand on processes outside, where policies guard them or once severed",
