@@ -107,6 +107,16 @@ def _timestamp(name: str) -> tuple[Put, Get]:
     return put, get
 
 
+def _counted(name: str) -> tuple[Put, Get]:
+    """A count, -1 = not known <-> an optional number, unset."""
+
+    def put(m: Any, count: int) -> None:
+        if count >= 0:
+            setattr(m, name, count)
+
+    return put, lambda m: getattr(m, name) if m.HasField(name) else -1
+
+
 def _milliseconds(name: str) -> tuple[Put, Get]:
     def put(m: Any, ms: float) -> None:
         getattr(m, name).FromNanoseconds(round(ms * 1e6))
@@ -190,6 +200,7 @@ _SPECIAL: dict[tuple[type, str], tuple[str, Put, Get]] = {  # (dataclass, field)
     (service.IncidentInfo, "opened_unix"): ("opened", *_timestamp("opened")),
     (service.IncidentInfo, "closed_unix"): ("closed", *_timestamp("closed")),
     (service.Status, "started_unix"): ("started", *_timestamp("started")),
+    (service.WorkloadInfo, "cpu_ns"): ("cpu_ns", *_counted("cpu_ns")),
     (service.Proof, "at_unix"): ("at", *_timestamp("at")),
     (service.Proof, "good_unix"): ("passed", *_timestamp("passed")),
     (service.Proof, "due_unix"): ("due", *_timestamp("due")),

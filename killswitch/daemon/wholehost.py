@@ -135,9 +135,21 @@ class WholeHost:
         """As an order's answer names it."""
         sent, received = self._core.plane.host.dropped()
         return WorkloadInfo(
-            HOST_ID, HOST, "/", (), self.desired, self._observed, 0, self.it.since_unix, self.it.incident, 0, 0,
-            sent + received, 0, str(self._core.path_of(self._core.config.host_cgroup)),
-        )  # fmt: skip
+            id=HOST_ID,
+            name=HOST,
+            cgroup="/",
+            policies=(),
+            desired=self.desired,
+            observed=self._observed,
+            processes=0,
+            since_unix=self.it.since_unix,
+            incident=self.it.incident,
+            tx_packets=0,
+            rx_packets=0,
+            dropped_packets=sent + received,
+            lost_events=0,
+            path=str(self._core.path_of(self._core.config.host_cgroup)),
+        )
 
     def incident_of(self, reason: str) -> Incident:
         core = self._core

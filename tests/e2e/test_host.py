@@ -150,7 +150,7 @@ def test_everything_but_the_way_in(
 ) -> None:
     daemon = make().start()
     scene = Scene(island, host, daemon)
-    with HostsSshd(island, Path("/tmp", f"{island.name}-sshd")) as sshd:
+    with HostsSshd(island, tmp_path / "sshd") as sshd:
         session = subprocess.Popen(
             sshd.from_far(island, "cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
