@@ -113,10 +113,11 @@ def test_packet_sockets_are_cut_and_let_go(
     counter.wait_for(2)
     plane.set_containment(cgroup.id, SEVERED)
     since, dropped = time.time_ns(), plane.flows(cgroup.id).tx_dropped
-    talker.tell("send")
-    talker.tell("new")
+    answers = [talker.tell("send"), talker.tell("new")]
     assert silent(counter, since)
-    assert plane.flows(cgroup.id).tx_dropped == dropped + 2
+    # Where the kernel has an LSM of ours, that refuses them before there is a frame.
+    refused = sum(a in ("EPERM", "EACCES") for a in answers)
+    assert plane.flows(cgroup.id).tx_dropped == dropped + 2 - refused
     plane.set_containment(cgroup.id, Containment())
     assert talker.tell("send") == "done"
     counter.wait_for(1, since=since)
@@ -124,6 +125,8 @@ def test_packet_sockets_are_cut_and_let_go(
         plane.frames.detach(inode, fd, frames.WORKLOADS)
     plane.set_containment(cgroup.id, SEVERED)
     since = time.time_ns()
+    if refused:
+        return
     talker.tell("send")
     counter.wait_for(1, since=since)  # so it was the program at the device, and nothing else
 
