@@ -31,7 +31,7 @@ from killswitch.daemon.queries import Queries
 from killswitch.daemon.reactor import Reactor
 from killswitch.daemon.records import Records
 from killswitch.daemon.reload import Policies
-from killswitch.daemon.restore import carry_on, restore
+from killswitch.daemon.restore import carry_on, restore, take_up_incidents
 from killswitch.daemon.service import DaemonService
 from killswitch.daemon.survey import survey
 from killswitch.daemon.watchdog import feed
@@ -147,7 +147,7 @@ async def arm(config: Config, stack: AsyncExitStack, started_unix: float) -> Run
     in_force = replace(compiled, generation=plane.policy_generation + 1)
     policies.put_in_force(in_force, files, first_incident=records.next_incident(config.evidence_dir))
     core.guarding.apply()
-    core.take_up_incidents()
+    take_up_incidents(core)
     carry_on(core)
     reactor.look_after()
     attending = asyncio.create_task(attend(plane))

@@ -7,7 +7,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,16 @@ from killswitch.daemon.delays import Delays
 from killswitch.daemon.guarding import Guarding
 from killswitch.daemon.incidents import Incident, Incidents
 from killswitch.daemon.log import fields
+from killswitch.daemon.places import Places
 from killswitch.daemon.proofpolicy import is_canary
 from killswitch.daemon.records import Records
 from killswitch.daemon.spending import Spending
 from killswitch.daemon.streams import Streams
 from killswitch.daemon.upkeep import Upkeep
-from killswitch.daemon.wholehost import HOST, WholeHost
-from killswitch.daemon.workloads import Absent, Workload, Workloads
+from killswitch.daemon.wholehost import WholeHost
+from killswitch.daemon.workloads import Workload, Workloads
 from killswitch.engine import Engine
-from killswitch.errors import Gone, KernelError, Protected
+from killswitch.errors import Gone, Protected
 from killswitch.events import Event, Released, WorkloadAdded, WorkloadRemoved
 from killswitch.kernel import cgroupfs
 from killswitch.kernel.abi import HoldMode
@@ -86,6 +86,7 @@ class Core:
         self.fatal = False
         self.on_fatal: Callable[[], None] = lambda: None
         self.upkeep = Upkeep(self)
+        self.places = Places(self)
         self._guarding: asyncio.Task[None] | None = None
         self._strict_until: dict[int, float] = {}  # workloads that flood
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -202,28 +203,10 @@ class Core:
                 )
         self.records.workload(w)
         if absent:
-            self._contain_again(w, absent)
+            self.places.taken_again(w, absent)
         if known is None and not self.is_canary(cgroup):
             self.host.include(w)
         return w
-
-    def _contain_again(self, w: Workload, absent: Absent) -> None:
-        del self.workloads.absent[absent.cgroup]
-        w.incident = absent.incident
-        w.awaited = not cgroupfs.populated(self.path_of(w.cgroup))
-        if self.engine:
-            self.engine.workloads.adopt(w.id, absent.desired, incident=absent.incident, captured=True)
-        log.warning(
-            "%s is back and is contained again", fields(workload=w.name, cgroup=w.cgroup, desired=absent.desired)
-        )
-        self.spawn(self.contain(w, absent.desired, capture=False, reason="its cgroup came back"), f"contain {w.name}")
-
-    def arrived(self, workload: int) -> None:
-        """Something runs where a place was held."""
-        w = self.workloads.get(workload)
-        if w and w.awaited:
-            w.awaited = False
-            self.spawn(self.contain(w, w.desired, capture=False, reason="it came back"), f"contain {w.name}")
 
     def names_of(self, policies: Sequence[int]) -> str:
         return ",".join(self.compiled.policies[p].name for p in policies) if self.compiled else ""
@@ -235,41 +218,11 @@ class Core:
         if w is None:
             return
         self.plane.unwatch(workload)
-        # What was terminated has ended, which is what was wanted; what was cut off is cut off again if it comes back.
-        lasting = Containment(w.desired.severed, w.desired.frozen)
-        if lasting != FREE:
-            absent = self.workloads.absent[w.cgroup] = Absent(w.name, w.cgroup, lasting, w.incident, w.explicit)
-            self.records.absent(absent, "its cgroup was removed")
-            self.spawn(self._hold_place(absent), f"hold the place of {w.name}")
-        elif w.desired != FREE:
-            w.desired = FREE
-            self.records.desired(w, "terminated, and its cgroup was removed")
-        if lasting == FREE and (incident := self.incidents.get(w.incident)):
+        if not self.places.left(w) and (incident := self.incidents.get(w.incident)):
             self.close(incident)  # nobody could release it any more
         self.records.workload_gone(w.cgroup, "its cgroup was removed")
         self.tell(WorkloadRemoved(time.monotonic_ns(), workload))
         log.info("gone %s", fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, incident=w.incident))
-
-    async def _hold_place(self, absent: Absent) -> None:
-        """Make the cgroup again, empty and severed: what a service manager starts there next finds itself cut off. Not where the
-        parent is gone too: then somebody has cleared up, and what comes back is contained when it is seen."""
-        if self.workloads.absent.get(absent.cgroup) is not absent:
-            return  # it is back already, or was released
-        try:
-            self.path_of(absent.cgroup).mkdir(exist_ok=True)
-            self.watch(absent.cgroup)
-        except (OSError, KernelError) as e:
-            log.warning("its place is not held %s", fields(workload=absent.name, cgroup=absent.cgroup, error=e))
-
-    def forget_absent(self, absent: Absent, reason: str) -> None:
-        """Release what is not there any more: what comes back at its path will be free."""
-        del self.workloads.absent[absent.cgroup]
-        self.spending.released(absent.cgroup)
-        self.records.absent(replace(absent, desired=FREE), reason)
-        if incident := self.incidents.get(absent.incident):
-            self.close(incident)
-            if self.continuing:
-                self.continuing.forget(incident.id, "its incident was released")
 
     def is_canary(self, cgroup: str) -> bool:
         return is_canary(cgroup, self.config.cgroup_parent)
@@ -351,32 +304,6 @@ class Core:
         process a second time by the same, or a release would not outlive a reload."""
         return tuple(f for i in self.incidents.of_cgroup(w.cgroup) for f in i.findings)
 
-    def take_up_incidents(self) -> None:
-        """Go on with the incidents that were open when the last daemon ended, and tell the engine, which is new, of what is
-        contained. Every contained workload has an incident, also when the ledger was lost."""
-        assert self.engine
-        present = {w.cgroup: w for w in self.workloads}
-        for incident in self.incidents.open():
-            w = present.get(incident.cgroup)
-            if w and w.incident in ("", incident.id):
-                w.incident, incident.workload = incident.id, w.id
-            elif incident.cgroup == HOST and self.host.desired != FREE:
-                self.host.it.incident = incident.id
-            elif incident.cgroup not in self.workloads.absent:
-                self.close(incident)
-        self.host.take_up_incident()
-        for w in self.workloads:
-            if w.incident or w.desired != FREE:
-                self.engine.workloads.adopt(w.id, w.desired, incident=w.incident, captured=w.desired != FREE)
-                incident = self.incident_of(w, "found contained when the daemon started")
-                incident.containment |= w.desired
-                if incident.opened_unix >= time.time() - time.clock_gettime(time.CLOCK_BOOTTIME):
-                    # Findings of an earlier boot have times that mean nothing now, and their processes are gone.
-                    self.engine.recall(w.id, incident.findings)
-                self.records.incident(incident)
-            if w.desired != FREE:
-                self.records.desired(w, "found contained when the daemon started")
-
     async def kill_process(self, w: Workload, command: KillProcess) -> None:
         incident = self.incident_of(w, command.reason)
         self.receipt(await self.switch.kill_process(command), w, incident)
@@ -387,8 +314,8 @@ class Core:
         for w in self.workloads:
             if not self.path_of(w.cgroup).is_dir():
                 self.gone(w.id)
-            elif w.awaited and cgroupfs.populated(self.path_of(w.cgroup)):
-                w.awaited = False  # moved there, and not by an exec that would have told
+            else:
+                self.places.look(w)
         self.upkeep.look()
         if len(self.workloads) and (self._guarding is None or self._guarding.done()):
             self._guarding = self.spawn(self.switch.guard_devices(), "guarding devices")  # not to hold up the repairs
@@ -416,10 +343,14 @@ class Core:
         incident = self.incidents.get(w.incident)
         w.incident = ""
         if incident:
-            self.close(incident)
-            if self.continuing:
-                self.continuing.forget(incident.id, "its incident was released")
+            self.let_go(incident)
         self.tell(Released(time.monotonic_ns(), w.id))
+
+    def let_go(self, incident: Incident) -> None:
+        """Its workload was released: its programs are no longer looked for elsewhere either."""
+        self.close(incident)
+        if self.continuing:
+            self.continuing.forget(incident.id, "its incident was released")
 
     def close(self, incident: Incident) -> None:
         if not incident.closed_unix:

@@ -107,7 +107,7 @@ class Reactor:
             return
         self._judge(event)
         if isinstance(event, Exec):
-            core.arrived(event.workload)
+            core.places.arrived(event.workload)
             self.continuing.ran(event)
             self._inspect(event)
         elif isinstance(event, CgroupCreated):

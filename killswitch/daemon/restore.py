@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from killswitch.commands import FREE, Containment
 from killswitch.daemon.core import Core
 from killswitch.daemon.log import fields
 from killswitch.daemon.records import KnownWorkload
+from killswitch.daemon.wholehost import HOST
 from killswitch.daemon.workloads import Absent, Workload
 from killswitch.errors import Gone, KernelError, Protected
 from killswitch.events import boot_id
@@ -75,6 +77,33 @@ async def _contain(core: Core, w: Workload) -> None:
         )
     except (Protected, KernelError) as e:
         log.error("not contained again %s", fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, error=e))
+
+
+def take_up_incidents(core: Core) -> None:
+    """Go on with the incidents that were open when the last daemon ended, and tell the engine, which is new, of what is
+    contained. Every contained workload has an incident, also when the ledger was lost."""
+    assert core.engine
+    present = {w.cgroup: w for w in core.workloads}
+    for incident in core.incidents.open():
+        w = present.get(incident.cgroup)
+        if w and w.incident in ("", incident.id):
+            w.incident, incident.workload = incident.id, w.id
+        elif incident.cgroup == HOST and core.host.desired != FREE:
+            core.host.it.incident = incident.id
+        elif incident.cgroup not in core.workloads.absent:
+            core.close(incident)
+    core.host.take_up_incident()
+    for w in core.workloads:
+        if w.incident or w.desired != FREE:
+            core.engine.workloads.adopt(w.id, w.desired, incident=w.incident, captured=w.desired != FREE)
+            incident = core.incident_of(w, "found contained when the daemon started")
+            incident.containment |= w.desired
+            if incident.opened_unix >= time.time() - time.clock_gettime(time.CLOCK_BOOTTIME):
+                # Findings of an earlier boot have times that mean nothing now, and their processes are gone.
+                core.engine.recall(w.id, incident.findings)
+            core.records.incident(incident)
+        if w.desired != FREE:
+            core.records.desired(w, "found contained when the daemon started")
 
 
 def carry_on(core: Core) -> None:

@@ -142,7 +142,7 @@ class DaemonService:
 
     def _release_absent(self, verb: str, order: Order, absent: Absent) -> OrderResult:
         order_id = self._ordered(verb, order, None, absent.incident)
-        self._core.forget_absent(absent, order.reason)
+        self._core.places.forget(absent, order.reason)
         self._core.records.order_done(order_id, "complete")
         return OrderResult(order_id, self._queries.absent_info(absent), absent.incident, (), True)
 
