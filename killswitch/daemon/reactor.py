@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from killswitch.commands import (
-    BIT_TRUNCATED,
     Command,
     Contain,
     Finding,
@@ -29,10 +28,9 @@ from killswitch.daemon.continuing import Continuing
 from killswitch.daemon.core import Core
 from killswitch.daemon.files import Files
 from killswitch.daemon.holding import Holding
-from killswitch.daemon.inspection import Inspection
 from killswitch.daemon.log import fields
-from killswitch.daemon.survey import running, tell_program
-from killswitch.daemon.workers import Workers
+from killswitch.daemon.reading import Reading
+from killswitch.daemon.survey import tell_program
 from killswitch.daemon.workloads import Workload
 from killswitch.detect.builtin import FLOODED, REPEATED
 from killswitch.errors import Gone, KernelError, Protected
@@ -50,20 +48,12 @@ from killswitch.events import (
     WorkloadAdded,
     WorkloadRemoved,
 )
-from killswitch.facts import Facts, Inspected
-from killswitch.kernel import codereader, procfs
-from killswitch.kernel.pipes import read_pipes
+from killswitch.facts import Inspected
 from killswitch.policy.compiled import Compiled
 
 log = logging.getLogger("killswitch.reactor")
 
 _LOUD = (Level.HIGH, Level.CRITICAL)
-MAX_REREADS = 32  # long command lines of one workload that are read at the same time
-MAX_INSPECTIONS = 256  # programs of one workload that wait to be inspected
-INSPECTION_SECONDS = 5.0  # a file of a workload may lie where nobody answers
-ARGUMENTS_SECONDS = 2.0  # the same of its memory
-CODE_SECONDS = 5.0
-SURVEY_SECONDS = 30.0  # all programs of a workload
 SURVEYED_AT_ONCE = 32  # running programs that are judged before others are served
 
 
@@ -72,14 +62,8 @@ class Reactor:
         self._core = core
         self.files = Files(core)
         self.continuing = core.continuing = Continuing(core, self.carry_out, self._judge_later)
-        self._rereading: Counter[int] = Counter()  # long command lines that are read now, by workload
-        self._inspection = Inspection()
+        self._reading = Reading(core)
         self._holding = Holding(core, self._survey, self.caught_up)
-        self._workers = Workers("inspect", 2)
-        # A process's memory may lie on a file that nobody answers for. Each has threads of its own: none of these reads may
-        # take those with which workloads are ended, or hold up another kind of reading.
-        self._arguments = Workers("arguments", 2)
-        self._code = Workers("code", 2)
         self._surveying = False
         self._surveyed: set[int] = set()  # workloads whose processes were judged when they were first watched
         self._late: defaultdict[int, set[asyncio.Task[Any]]] = defaultdict(set)  # workload -> what still judges it
@@ -100,8 +84,7 @@ class Reactor:
             self.files.note(event)
         if isinstance(event, Exec | CgroupMove):
             core.guarding.note(event)
-        if isinstance(event, Exec) and event.truncated and self._wants_whole(event):
-            self._rereading[event.workload] += 1
+        if isinstance(event, Exec) and event.truncated and self._reading.claim_whole(event):
             work = self._judge_whole(event)
             self._judge_later(event.workload, work, f"read the command line of process {event.pid}", event)
             return
@@ -155,13 +138,7 @@ class Reactor:
         engine, compiled = core.engine, core.compiled
         if engine is None or compiled is None:
             return
-        path, asked_for = core.path_of(w.cgroup), engine.workloads.asked_for(w.id)
-        try:
-            programs = await self._arguments.run(lambda: running(path, w.id, asked_for, compiled), SURVEY_SECONDS, w.id)
-        except TimeoutError as e:
-            self._unread(w.id, "running programs not judged: one does not answer", e)
-            return
-        for number, event in enumerate(programs, 1):
+        for number, event in enumerate(await self._reading.running(w, compiled), 1):
             tell_program(core, event)
             found = core.found_before(w)
             for command in engine.survey(event, found):
@@ -185,38 +162,23 @@ class Reactor:
         wants = compiled.wants(w.mask)
         if not wants:
             return
-        facts = self._inspection.at_once(event, compiled, wants)
+        facts = self._reading.facts_at_once(event, compiled, wants)
         if facts is not None:
             self._judge_inspected(Inspected(event.workload, event, facts), found)
-        elif self._workers.waiting_for(event.workload) >= MAX_INSPECTIONS:
-            self.handle(Lost(time.monotonic_ns(), event.workload, "program not inspected: too many at once", 1))
-        else:
+        elif self._reading.claim_facts(event):
             work = self._inspect_later(event, compiled, wants, found)
             self._judge_later(event.workload, work, f"inspect process {event.pid}", event)
 
     async def _inspect_later(
         self, event: Exec, compiled: Compiled, wants: frozenset[str], found: Sequence[Finding]
     ) -> None:
-        try:
-            facts = await self._workers.run(
-                lambda: self._inspection.facts(event, compiled, wants), INSPECTION_SECONDS, event.workload
-            )
-        except TimeoutError as e:
-            log.warning("process %d not inspected: %s", event.pid, e)
-            self.handle(Lost(time.monotonic_ns(), event.workload, "program not inspected: its files do not answer", 1))
-            facts = Facts(config_unread="its files do not answer")
+        facts = await self._reading.facts(event, compiled, wants)
         self._judge_inspected(Inspected(event.workload, event, facts), found)
 
     def _judge_inspected(self, event: Inspected, found: Sequence[Finding]) -> None:
         if self._core.engine is not None:
             for command in self._core.engine.survey(event, found):
                 self.carry_out(command, event.exec)
-
-    def _wants_whole(self, event: Exec) -> bool:
-        w, compiled = self._core.workloads.get(event.workload), self._core.compiled
-        return bool(
-            w and compiled and self._rereading[event.workload] < MAX_REREADS and compiled.wants_full_argv(event, w.mask)
-        )
 
     def _judge(self, event: Event) -> None:
         engine = self._core.engine
@@ -290,60 +252,22 @@ class Reactor:
             refused = Receipt(step, Outcome.REFUSED, w.id, started, time.monotonic_ns(), {}, str(e))
             core.receipt(refused, w, core.incidents.get(command.incident))
 
-    def _unread(self, workload: int, reason: str, why: Exception) -> None:
-        log.warning("%s: %s", reason, why)
-        self.handle(Lost(time.monotonic_ns(), workload, reason, 1))
-
     async def _judge_whole(self, event: Exec) -> None:
         """A command line longer than the kernel's window is judged in full: padding must hide nothing."""
-        try:
-            compiled = self._core.compiled
-            try:
-                raw = await self._arguments.run(lambda: _command_line(event), ARGUMENTS_SECONDS, event.workload)
-            except TimeoutError as e:
-                self._unread(event.workload, "command line not read whole: its memory does not answer", e)
-            except Gone:
-                log.info("command line not read whole: process %d has ended; judged by its first bytes", event.pid)
-            else:
-                # What the kernel read before the first instruction stays as it was: the process may have overwritten it.
-                argv = event.argv + raw[len(event.argv) :]
-                event = replace(event, argv=argv, argv_total=len(argv))
-                if compiled:  # the automata walk it in a thread: it may be megabytes long
-                    predicates = await asyncio.to_thread(compiled.predicates, event) | 1 << BIT_TRUNCATED
-                    event = replace(event, predicates=predicates, generation=compiled.generation)
-        except KernelError as e:
-            log.warning("command line of process %d not read whole: %s", event.pid, e)
-        finally:
-            self._rereading[event.workload] -= 1
+        event = await self._reading.whole(event)
         self._judge(event)
         self._inspect(event)
 
     async def _read_code(self, command: ReadCode) -> None:
-        try:
-            asked = command.workload, command.pid, command.start_ticks, command.hot, command.code, command.data
-            code = await self._code.run(lambda: codereader.read_code(*asked), CODE_SECONDS, command.workload)
-            flows = self._core.plane.flows(command.workload)
-        except TimeoutError as e:
-            self._unread(command.workload, "code not read: the process's memory or files do not answer", e)
-            return
-        except KernelError as e:
-            log.debug("code of process %d not read: %s", command.pid, e)
-            return
-        around = replace(code.surroundings, network_bytes=flows.tx_bytes + flows.rx_bytes)
-        self.handle(replace(code, surroundings=around))
+        code = await self._reading.code(command)
+        if code is not None:
+            self.handle(code)
 
     async def _read_pipes(self, w: Workload, command: ReadPipes) -> None:
-        try:
-            path, asked = self._core.path_of(w.cgroup), (command.pid, command.start_ticks, command.cookie)
-            pipes = await self._code.run(lambda: read_pipes(path, w.id, *asked), CODE_SECONDS, w.id)
-        except TimeoutError as e:
-            self._unread(w.id, "pipes not read: too much is waited for", e)
-        except KernelError as e:
-            log.debug("pipes around process %d not read: %s", command.pid, e)
-        else:
-            if pipes is not None and self._core.engine is not None:
-                for found in self._core.engine.piped(pipes):
-                    self.carry_out(found)
+        pipes = await self._reading.pipes(w, command)
+        if pipes is not None and self._core.engine is not None:
+            for found in self._core.engine.piped(pipes):
+                self.carry_out(found)
 
     # --- time ---
 
@@ -410,11 +334,3 @@ class Reactor:
                 pass  # removed again before we came to it
             except KernelError as e:
                 log.error("not watched %s", fields(cgroup=cgroup, error=e))
-
-
-def _command_line(event: Exec) -> bytes:
-    """The whole of it, as it is now: a process that has executed something else since is Gone."""
-    raw = procfs.read_bytes(event.pid, "cmdline")
-    if not procfs.same(event.pid, event.start_ticks):
-        raise Gone(f"process {event.pid}", 3, "it has ended")
-    return raw
