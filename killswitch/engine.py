@@ -12,21 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from killswitch.commands import FREE, Command, Finding, Mode, ReadCode, ReadPipes, RecordFinding, Response
+from killswitch.commands import Command, Finding, ReadCode, ReadPipes, RecordFinding
 from killswitch.detect.answer import Answer, finding_of
 from killswitch.detect.budget import Budget
-from killswitch.detect.builtin import (
-    CONTINUATION,
-    EVENTS_LOST,
-    FLOOD,
-    FLOODED,
-    LEFT_CGROUP,
-    MOVED_OUT,
-    REPEATED,
-    UNATTENDED,
-    UNDECIDED,
-    built_in,
-)
 from killswitch.detect.continuation import Mark
 from killswitch.detect.fields import program_of
 from killswitch.detect.folding import Folder
@@ -34,10 +22,11 @@ from killswitch.detect.judge import NOTHING, Judge, Judged
 from killswitch.detect.load import HASHING, LoadTable
 from killswitch.detect.processes import Process
 from killswitch.detect.reach import port_of
-from killswitch.detect.summary import printable, summarise
+from killswitch.detect.summary import summarise
 from killswitch.detect.sustained import MAX_DIP_NS
 from killswitch.detect.traffic import stays_here
-from killswitch.detect.windows import Case, load_of_process, load_of_whole, piped, relays
+from killswitch.detect.windows import Case, flow_of, load_of_process, load_of_whole, piped, relays
+from killswitch.detect.withoutrule import continued, lost, moved_out, unattended, undecided
 from killswitch.detect.workload import Workload
 from killswitch.detect.workloads import Workloads
 from killswitch.events import (
@@ -153,18 +142,16 @@ class Engine:
         workload = self.workloads.get(event.workload)
         if workload is None:
             return []
+        began = event.exec if isinstance(event, Inspected) else event
+        process = workload.processes.get(began.pid, began.start_ticks)
         if isinstance(event, Inspected):
-            return self._inspected(workload, event, found)
-        process = workload.processes.get(event.pid, event.start_ticks)
-        if process is None or not process.name:
-            process = workload.processes.exec(event)
-        rules = _new(self._judge.matches(workload, event, process), event, found)
-        return self._act(workload, Case(event, process, rules)).commands() if rules else []
-
-    def _inspected(self, workload: Workload, event: Inspected, found: Iterable[Finding]) -> list[Command]:
-        process = workload.processes.get(event.exec.pid, event.exec.start_ticks)
-        rules = _new(self._judge.later(workload, event, process), event.exec, found)
-        return self._act(workload, Case(event.exec, process, rules)).commands() if rules else []
+            matches = self._judge.later(workload, event, process)
+        else:
+            if process is None or not process.name:
+                process = workload.processes.exec(event)
+            matches = self._judge.matches(workload, event, process)
+        rules = _new(matches, began, found)
+        return self._act(workload, Case(began, process, rules)).commands() if rules else []
 
     def continued(self, event: Exec, mark: Mark) -> list[Command]:
         """A program that runs since ``event`` is that of another workload's incident, by its content."""
@@ -172,11 +159,8 @@ class Engine:
         if workload is None:
             return []
         process = workload.processes.get(event.pid, event.start_ticks)
-        told = f"{summarise(event, process)}: the program of {mark.incident}, there called {printable(mark.path)} and found by "
-        told += f"{mark.rule} (sha256 {mark.sha256})"
-        finding = built_in(CONTINUATION, event, told, mode=self._judge.mode(workload), responses=mark.responses)
         answer = self._answer(workload, event)
-        answer.add(replace(finding, level=mark.level))
+        answer.add(continued(self._judge, workload, event, process, mark))
         return answer.commands()
 
     # --- processes ---------------------------------------------------------------------------------------------------
@@ -187,17 +171,17 @@ class Engine:
         if self._judge.obeying:
             workload.runs.note(event.time_ns, process, workload.processes)
         rules = self._judge.matches(workload, event, process)
-        undecided: tuple[CompiledRule, ...] = ()
+        might_match: list[CompiledRule] = []
         if event.argv_total > len(event.argv):
-            undecided = tuple(r for r in self._judge.compiled.undecided(event, workload.policies) if r not in rules)
-        if not rules and not undecided and not event.done:
+            might_match = [r for r in self._judge.compiled.undecided(event, workload.policies) if r not in rules]
+        if not rules and not might_match and not event.done:
             return []
         answer = self._act(workload, Case(event, process, rules))
         told = summarise(event, process)
-        if undecided:
-            names = ", ".join(f"{r.policy.name}/{r.rule.id}" for r in undecided[:5])
-            told = f"{told}: what lies beyond the first {len(event.argv)} bytes might match {names}"
-            answer.add(built_in(UNDECIDED, event, told, mode=self._judge.mode(workload)))
+        if might_match:
+            open_question = undecided(self._judge, workload, event, told, might_match)
+            answer.add(open_question)
+            told = open_question.summary
         return answer.unaccounted(event, rules, told).commands()
 
     def _fork(self, workload: Workload, event: Fork) -> list[Command]:
@@ -220,14 +204,8 @@ class Engine:
         to = self.workloads.get(event.to_workload)
         if to is not None and process is not None:
             to.processes.put(process)
-        # Containment is an order, not a rule: that it is kept does not hang on the mode of the policies.
-        escaped = workload.containment != FREE
         answer = self._act(workload, Case(event, process, rules))
-        mode = Mode.ENFORCE if escaped else self._judge.mode(workload)
-        responses = (Response.KILL_PROCESS,) if escaped else ()
-        # An operator may move what is free. Pid 1 may have been asked to by the workload, so it is no operator.
-        what = MOVED_OUT if event.moved_by > 1 and not escaped else LEFT_CGROUP
-        answer.add(built_in(what, event, summarise(event, process), mode=mode, responses=responses))
+        answer.add(moved_out(self._judge, workload, event, process))
         return answer.commands()
 
     # --- everything that rules judge ---------------------------------------------------------------------------------
@@ -287,14 +265,7 @@ class Engine:
         workload.traffic.feed(event)
         if Flow not in self._judge.judges:
             return []
-        more = self._judge.of_flow(workload, event)
-        event = replace(event, bursts=())
-        asked = [replace(event, stdio=())]
-        if event.stdio:  # who runs on it is of interest as well as who connected, and may be gone already
-            asked.insert(0, replace(event, pid=event.holder_pid, start_ticks=event.holder_start_ticks))
-        out: list[Command] = []
-        for one in asked:
-            out += self._by_rules(workload, one, workload.processes.get(one.pid, one.start_ticks), more)
+        out = self._answered(workload, flow_of(self._judge, workload, event))
         if self._judge.piping and not stays_here(event) and workload.pipe_looks.due(event):
             out.append(ReadPipes(workload.id, event.pid, event.start_ticks, event.cookie))
         return out
@@ -361,20 +332,15 @@ class Engine:
     # --- findings that need no rule ----------------------------------------------------------------------------------
 
     def _lost(self, event: Lost) -> list[Command]:
-        if event.reason in REPEATED:
-            return []
         workload = self.workloads.get(event.workload)
-        mode = Mode.MONITOR if workload is None else self._judge.mode(workload)
-        what, responses = EVENTS_LOST, tuple[Response, ...]()
-        if workload is not None and event.reason in FLOODED:
-            what, responses = FLOOD, self._judge.on_flood(workload)
-        finding = built_in(what, event, summarise(event, None), mode=mode, responses=responses)
-        key = f"{what.rule}: {event.reason}"
+        losses = lost(self._judge, workload, event)
+        if losses is None:
+            return []
         if workload is not None:
             answer = self._answer(workload, event)
-            answer.add(finding, key=key, weight=event.count)
+            answer.add(losses.finding, key=losses.key, weight=event.count)
             return answer.commands()
-        shown = self._nobody.offer(finding, key=key, weight=event.count)
+        shown = self._nobody.offer(losses.finding, key=losses.key, weight=event.count)
         return [RecordFinding("", shown)] if shown is not None else []
 
     def _unattended(self, event: Unattended) -> list[Command]:
@@ -382,10 +348,7 @@ class Engine:
         if workload is None:
             return []
         answer = self._answer(workload, event)
-        done = (Response.SEVER,)
-        responses = done if event.keep else ()
-        told = summarise(event, None)
-        answer.add(built_in(UNATTENDED, event, told, mode=Mode.ENFORCE, responses=responses, done=done))
+        answer.add(unattended(event))
         return answer.commands()
 
     # --- workloads and time ------------------------------------------------------------------------------------------

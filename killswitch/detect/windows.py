@@ -16,7 +16,7 @@ from killswitch.detect.processes import Process
 from killswitch.detect.relay import RELAY, find
 from killswitch.detect.summary import lineage
 from killswitch.detect.workload import RuleKey, Workload
-from killswitch.events import Cpu
+from killswitch.events import Cpu, Flow
 from killswitch.facts import Pipes
 from killswitch.policy.compiled import CompiledRule
 
@@ -61,6 +61,21 @@ def _load(
     due = dict(workload.sustained((event.pid, event.start_ticks), holding, event.time_ns, event.window_ns))
     if due:  # what ran is judged, and not kept
         yield Case(replace(event, code=()), process, [rules[key] for key in due], due)
+
+
+def flow_of(judge: Judge, workload: Workload, event: Flow) -> Iterator[Case]:
+    """What went over one connection: of who made it, and first of who runs on it, who is of interest as well and may be gone
+    already."""
+    more = judge.of_flow(workload, event)
+    event = replace(event, bursts=())
+    asked = [replace(event, stdio=())]
+    if event.stdio:
+        asked.insert(0, replace(event, pid=event.holder_pid, start_ticks=event.holder_start_ticks))
+    for one in asked:
+        process = workload.processes.get(one.pid, one.start_ticks)
+        rules = judge.matches(workload, one, process, more)
+        if rules:
+            yield Case(one, process, rules)
 
 
 def relays(judge: Judge, workload: Workload, now: int) -> Iterator[Case]:
