@@ -51,7 +51,7 @@ def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
 
 @pytest.fixture(scope="session")
 def session_daemon() -> Iterator[Daemon]:
-    """Its policies guard nothing: what is tried here must hold without LSM programs (tests/kernel/test_lsm.py tries those)."""
+    """Its policies guard nothing: what is tried here must hold without LSM programs (tests/kernel/test_lsm_*.py try those)."""
     shipped = {f.name: re.sub("^guard:.*$", "", f.read_text(), flags=re.M) for f in SHIPPED_POLICIES.glob("*.yaml")}
     with Daemon(policies=shipped, **TALKATIVE) as shared:
         yield shared

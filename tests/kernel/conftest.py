@@ -128,3 +128,12 @@ def listener() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as made:
         made.settimeout(20)
         yield made
+
+
+@pytest.fixture
+def outside() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of somebody outside every workload."""
+    process = subprocess.Popen(["/bin/sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()

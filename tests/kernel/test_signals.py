@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,14 +15,6 @@ from killswitch.kernel.procfs import start_ticks
 from tests.kernel.cgroups import Cgroup
 
 PTRACE = "import ctypes, os, sys; libc = ctypes.CDLL(None); pid = int(sys.argv[1])\n"
-
-
-@pytest.fixture
-def outside() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(["/bin/sleep", "600"])
-    yield process
-    process.kill()
-    process.wait()
 
 
 def signals(plane: DataPlane, watched: Cgroup, code: str, *arguments: object) -> list[Signal]:

@@ -27,7 +27,10 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "tests/e2e/test_orders.py", "tests/e2e/test_host.py", "tests/e2e/test_host_machine.py", "tests/kernel/test_hostcut.py",
     ),
     "behaviour is seen": ("tests/kernel/test_traffic.py", "tests/kernel/test_stdio.py", "tests/kernel/test_signals.py"),
-    "stronger by LSM": ("tests/kernel/test_lsm.py", "tests/e2e/test_lsm.py"),
+    "stronger by LSM": (
+        "tests/kernel/test_lsm.py", "tests/kernel/test_lsm_severed.py", "tests/kernel/test_lsm_guarded.py",
+        "tests/e2e/test_lsm.py",
+    ),
     "8 not the wrong one": ("tests/kernel/test_contain_protected.py", "tests/kernel/test_pidfd.py"),
 }  # fmt: skip
 
