@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.rig.netns import ip
+from tests.rig.tunnels import self_signed
 
 ROOT = Path(__file__).parents[2]
 NEAR4, GATEWAY4 = "10.44.0.2", "10.44.0.1"
@@ -96,20 +97,8 @@ class Site:
         names = sorted({f"{s}.example" for s in SERVICES} | {"*.example", "example", *self._names})
         alternatives = [f"DNS:{n}" for n in names] + [f"IP:{a}" for a in (*PLACES.values(), *PLACES6.values())]
         where = self.directory
-        make = [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ]
-        make += ["-subj", "/CN=example", "-addext", f"subjectAltName={','.join(alternatives)}"]
-        subprocess.run([*make, "-keyout", where / "key.pem", "-out", where / "ca.pem"], check=True, capture_output=True)
+        options = ["-subj", "/CN=example", "-addext", f"subjectAltName={','.join(alternatives)}"]
+        self_signed(where / "key.pem", where / "ca.pem", *options)
 
     def _keys(self) -> None:
         for key in ("host_key", "id_ed25519"):

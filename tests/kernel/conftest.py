@@ -19,6 +19,7 @@ from killswitch.kernel.cgroupfs import find_mount
 from killswitch.kernel.dataplane import DataPlane
 from killswitch.kernel.mounts import ensure_bpffs
 from tests.kernel.cgroups import Cgroup
+from tests.kernel.listener import Listener
 from tests.rig.netns import FarSide
 
 PREFIX = f"ks-test-{os.getpid()}"
@@ -137,3 +138,12 @@ def outside() -> Iterator[subprocess.Popen[bytes]]:
     yield process
     process.kill()
     process.wait()
+
+
+@pytest.fixture
+def listeners(far: FarSide) -> Iterator[list[Listener]]:
+    """Over IPv4 and over IPv6."""
+    made = [Listener(far, family) for family in (socket.AF_INET, socket.AF_INET6)]
+    yield made
+    for one in made:
+        one.close()

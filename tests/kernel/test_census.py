@@ -9,7 +9,7 @@ from killswitch.kernel import cgroupfs, netns, procfs, sockets
 from killswitch.kernel.dataplane import DataPlane
 from killswitch.kernel.netns import namespaces_of
 from tests.kernel.cgroups import Cgroup
-from tests.kernel.scene import SLEEPER, actor
+from tests.kernel.scene import LEADERLESS, SLEEPER, actor
 
 FAMILY = """
 import ctypes, os, socket, time
@@ -27,18 +27,6 @@ for n in range(20):
     told.append(os.read(ends[0], 1))
 print("ready", flush=True)
 time.sleep(600)
-"""
-
-LEADERLESS = """
-import ctypes, os, socket, threading, time
-far = socket.socket()
-def stay():
-    while open("/proc/%d/stat" % os.getpid()).read().rpartition(")")[2].split()[0] != "Z":
-        time.sleep(0.01)
-    print("ready", os.fstat(far.fileno()).st_ino, flush=True)
-    time.sleep(600)
-threading.Thread(target=stay).start()
-ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)
 """
 
 

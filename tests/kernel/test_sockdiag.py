@@ -13,7 +13,7 @@ import pytest
 
 from killswitch.kernel import cgroupfs, netns, procfs, sockdiag, sockets
 from tests.kernel.cgroups import Cgroup
-from tests.kernel.scene import actor
+from tests.kernel.scene import LEADERLESS, actor
 from tests.rig.netns import ip
 
 ALL_KINDS = """
@@ -161,18 +161,7 @@ for s in (listener, quiet):
 
 
 def test_a_socket_of_a_process_whose_first_thread_has_ended_is_found() -> None:
-    code = """
-import ctypes, os, socket, sys, threading, time
-far = socket.create_server(("127.0.0.1", 0))
-def stay():
-    while open("/proc/%d/stat" % os.getpid()).read().rpartition(")")[2].split()[0] != "Z":
-        time.sleep(0.01)
-    print("ready", os.fstat(far.fileno()).st_ino, flush=True)
-    time.sleep(600)
-threading.Thread(target=stay).start()
-ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", LEADERLESS], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
         inode = int(process.stdout.readline().split()[1])

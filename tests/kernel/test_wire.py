@@ -9,8 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from killswitch.policy.compiled import Compiled
 from killswitch.policy.load import load_files
 from killswitch.policy.model import Policy, Predicate, Rule
 from tests.kernel.cgroups import Cgroup
+from tests.kernel.listener import Listener
 from tests.rig.netns import FarSide
 
 TALKER = Path(__file__).with_name("programs") / "talker.py"
@@ -34,47 +33,6 @@ SHIPPED = Path(killswitch.__file__).with_name("policies") / "rogue-agent.yaml"
 SUBSCRIBE = b'{"id":1,"method":"mining.subscribe","params":["x/1.0"]}\n'
 LOGIN = b'{"id":1,"jsonrpc":"2.0","method":"login","params":{"login":"4A","pass":"x","agent":"a/1"}}\n'
 JOB = b'{"jsonrpc":"2.0","method":"job","params":{"blob":"0707","job_id":"1","target":"b8","seed_hash":"ab"}}\n'
-
-
-class Listener:
-    """Over there: keeps what each connection said, in the order they came, and says ``greeting`` first."""
-
-    def __init__(self, far: FarSide, family: int = socket.AF_INET, greeting: bytes = b"", answer: bytes = b"") -> None:
-        self._listener = far.listen(family=family)
-        self.host, self.port = self._listener.getsockname()[:2]
-        self.heard: list[bytearray] = []
-        self._greeting, self._answer = greeting, answer
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        open_: dict[socket.socket, bytearray] = {}
-        while not self._stop.is_set():
-            for ready in select.select([self._listener, *open_], [], [], 0.02)[0]:
-                if ready is self._listener:
-                    made = ready.accept()[0]
-                    self.heard.append(bytearray())
-                    open_[made] = self.heard[-1]
-                    with contextlib.suppress(OSError):  # it may have gone again
-                        made.sendall(self._greeting)
-                    continue
-                try:
-                    data = ready.recv(65536)
-                    if data and self._answer:
-                        ready.sendall(self._answer)
-                except OSError:
-                    data = b""
-                open_[ready] += data
-                if not data:
-                    open_.pop(ready)
-                    ready.close()
-        for made in (self._listener, *open_):
-            made.close()
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 class Talker:
@@ -119,14 +77,6 @@ def scene(plane: DataPlane, watched: Cgroup, far: FarSide) -> Scene:
     made = Scene(plane, watched, far, compile_policies([]))
     made.load(*load_files([SHIPPED]))
     return made
-
-
-@pytest.fixture
-def listeners(far: FarSide) -> Iterator[list[Listener]]:
-    made = [Listener(far, family) for family in (socket.AF_INET, socket.AF_INET6)]
-    yield made
-    for one in made:
-        one.close()
 
 
 def one_byte_each(text: bytes) -> list[bytes]:

@@ -18,7 +18,8 @@ from killswitch.kernel.dataplane import DataPlane
 from killswitch.policy.compile import compile_policies
 from killswitch.policy.model import And, Not, Policy, Predicate, Rule
 from tests.kernel.cgroups import Cgroup
-from tests.kernel.test_wire import Listener, Scene, Talker, one_byte_each
+from tests.kernel.listener import Listener
+from tests.kernel.test_wire import Scene, Talker, one_byte_each
 from tests.rig import names
 from tests.rig.netns import FarSide
 
@@ -45,14 +46,6 @@ def scene(plane: DataPlane, watched: Cgroup, far: FarSide) -> Scene:
 
 def load(scene: Scene, *rules: Rule, mode: Mode = Mode.ENFORCE) -> None:
     scene.load(Policy("names", 1, ("/ks/**",), mode, rules))
-
-
-@pytest.fixture
-def listeners(far: FarSide) -> Iterator[list[Listener]]:
-    made = [Listener(far, family) for family in (socket.AF_INET, socket.AF_INET6)]
-    yield made
-    for one in made:
-        one.close()
 
 
 class Datagrams:

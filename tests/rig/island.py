@@ -3,6 +3,7 @@ a container behind it for which it forwards. What cuts "the host" off cuts this 
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 from collections.abc import Callable
@@ -66,3 +67,14 @@ class Island(FarSide):
     def command(self, *command: str, namespace: str = "") -> list[str]:
         """A command as it is to be started so that it runs in the host's namespace (or another), with the mounts of all."""
         return ["nsenter", f"--net=/run/netns/{namespace or self.host}", *command]
+
+
+def has_xdp() -> bool:
+    """Whether this kernel makes AF_XDP sockets."""
+    try:
+        socket.socket(44, socket.SOCK_RAW, 0).close()
+    except OSError as e:
+        if e.errno in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
+            return False
+        raise
+    return True

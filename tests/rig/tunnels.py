@@ -53,23 +53,17 @@ class Service:
         self.close()
 
 
+def self_signed(key: Path, cert: Path, *options: str) -> None:
+    """``options``: of ``openssl req``."""
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    subprocess.run([*make, *options, "-keyout", key, "-out", cert], check=True, capture_output=True)
+
+
 def certificate(directory: Path) -> ssl.SSLContext:
     """A server's context with a certificate made for the occasion."""
     key, cert = directory / "key.pem", directory / "cert.pem"
     if not cert.exists():
-        command = [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ]
-        subprocess.run([*command, "-subj", "/CN=test", "-keyout", key, "-out", cert], check=True, capture_output=True)
+        self_signed(key, cert, "-subj", "/CN=test")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     return context

@@ -97,7 +97,11 @@ class Inside:
     def ready(self) -> None:
         """Wait for the script's ``go()``."""
         self._said.pop("ready", None)
-        while "ready" not in self._said:
+        self.hear_of("ready")
+
+    def hear_of(self, what: str) -> None:
+        """Wait until the script has said something of this."""
+        while what not in self._said:
             if not self._hear():
                 raise AssertionError(f"the script ended: {self.process.communicate()[1]}\n{self._said}")
 

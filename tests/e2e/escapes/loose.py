@@ -1,8 +1,8 @@
 """A script in a workload that is *only watched*: its root is the host's root, with every capability and nothing hidden from it.
 
 The hardest case: whatever holds here by the programs on the cgroup holds for what ``killswitch run`` starts, too. A script
-calls ``insist(function)`` for what it tries: once while it is free, again and again while it is being cut off, and once
-more, severed but running, at the end. ``contained`` conducts that from outside.
+calls ``insist(function)`` for what it tries (``all_of(*functions)``: in several ways): once while it is free, again and
+again while it is being cut off, and once more, severed but running, at the end. ``contained`` conducts that from outside.
 """
 
 from __future__ import annotations
@@ -28,6 +28,17 @@ def line(seconds):
 def go():
     say("ready", True)
     line(30)
+
+def all_of(*functions):
+    "All of them, whatever comes of the others; then raises what went wrong last."
+    wrong = None
+    for function in functions:
+        try:
+            function()
+        except OSError as e:
+            wrong = e
+    if wrong:
+        raise wrong
 
 def insist(function, every=0.003, go_on=None):
     attempt("free", function)

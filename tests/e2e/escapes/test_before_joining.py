@@ -17,15 +17,8 @@ connected.connect((target, 4001)), tcp.connect((target, 4001))
 six = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 six.bind(("::", 0))
 def send():
-    wrong = None
-    for function in (lambda: udp.sendto(b"x", (target, 4001)), lambda: connected.send(b"x"), lambda: tcp.send(b"x"),
-                     lambda: six.sendto(b"x", ("::ffff:" + target, 4001))):
-        try:
-            function()
-        except OSError as e:
-            wrong = e
-    if wrong:
-        raise wrong
+    all_of(lambda: udp.sendto(b"x", (target, 4001)), lambda: connected.send(b"x"), lambda: tcp.send(b"x"),
+           lambda: six.sendto(b"x", ("::ffff:" + target, 4001)))
 go()
 insist(send)
 """

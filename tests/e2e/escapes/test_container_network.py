@@ -15,16 +15,9 @@ udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 ping = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1)
 ping6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM, 58)
 def send():
-    wrong = None
-    for function in (lambda: udp.sendto(b"x", (near4, 4001)), lambda: ping.sendto(b"\\x08" + bytes(7), (near4, 0)),
-                     lambda: ping6.sendto(b"\\x80" + bytes(7), (near6, 0)),
-                     lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1).sendto(b"\\x08" + bytes(7), (near4, 0))):
-        try:
-            function()
-        except OSError as e:
-            wrong = e
-    if wrong:
-        raise wrong
+    all_of(lambda: udp.sendto(b"x", (near4, 4001)), lambda: ping.sendto(b"\\x08" + bytes(7), (near4, 0)),
+           lambda: ping6.sendto(b"\\x80" + bytes(7), (near6, 0)),
+           lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1).sendto(b"\\x08" + bytes(7), (near4, 0)))
 insist(send)
 """
 

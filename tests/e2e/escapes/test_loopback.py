@@ -23,19 +23,8 @@ def made(family, address, kind, port):
     return s
 old = [made(*form, port) for form, port in zip(forms, ports)]
 def send():
-    wrong = None
-    for s in old:
-        try:
-            s.send(b"old")
-        except OSError as e:
-            wrong = e
-    for form, port in zip(forms, ports):
-        try:
-            made(*form, port).send(b"new")
-        except OSError as e:
-            wrong = e
-    if wrong:
-        raise wrong
+    all_of(*[lambda s=s: s.send(b"old") for s in old],
+           *[lambda form=form, port=port: made(*form, port).send(b"new") for form, port in zip(forms, ports)])
 insist(send)
 """
 

@@ -25,17 +25,10 @@ def made(family, bound):
 fours, sixes = ([made(f, bound) for bound in (True, False)] for f in (socket.AF_INET, socket.AF_INET6))
 index = struct.pack("=I", socket.if_nametoindex(device))
 def join(number):
-    wrong = None
     group4, group6 = bytes((239, 7, 7, number)), b"\\xff\\x05" + bytes(11) + bytes((7, 7, number))
     tries = [(s, socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group4 + socket.inet_aton(near4)) for s in fours]
     tries += [(s, socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group6 + index) for s in sixes]
-    for s, *option in tries:
-        try:
-            s.setsockopt(*option)
-        except OSError as e:
-            wrong = e
-    if wrong:
-        raise wrong
+    all_of(*[lambda s=s, option=option: s.setsockopt(*option) for s, *option in tries])
 attempt("free", lambda: join(1))
 go()
 attempt("cut", lambda: join(2))

@@ -98,8 +98,7 @@ def test_made_before_the_cut(inside: Callable[..., Inside], far: FarSide, counte
     counter.wait_for(2)
     since = script.sever()
     script.go()
-    while "up" not in script._said:
-        script._hear()
+    script.hear_of("up")
     assert silent(counter, since)
     with far.open_socket(kind=2) as s:
         s.sendto(b"x" * 50, (far.near4, 4001))
@@ -138,8 +137,7 @@ def test_in_a_network_namespace_of_its_own(shared_daemon: Daemon, island: Island
             counter.wait_for(2)
             since = script.sever()
             script.go()
-            while "up" not in script._said:
-                script._hear()
+            script.hear_of("up")
             assert silent(counter, since)
         finally:
             script.end()
@@ -156,8 +154,7 @@ def test_thawed_while_severed(shared_daemon: Daemon, island: Island) -> None:
             assert client.kill(script.name, "escape test").complete
             script.go()
             assert client.release(script.name, "look at it", stage="thaw").complete
-            while "up" not in script._said:
-                script._hear()
+            script.hear_of("up")
             since = counter.packets[-1].unix_ns
             assert silent(counter, since)
             assert len(counter.packets) == 2

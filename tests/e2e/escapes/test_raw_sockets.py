@@ -21,19 +21,12 @@ def header(source, protocol, size):
     addresses = socket.inet_aton(source) + socket.inet_aton(far4)
     return struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 1, 0, 64, protocol, 0) + addresses
 def send():
-    wrong = None
-    for function in (
+    all_of(
         lambda: icmp.sendto(b"\\x08\\x00\\xf7\\xff" + bytes(4), (far4, 0)), lambda: icmp6.sendto(b"\\x80" + bytes(7), (far6, 0)),
         lambda: own.sendto(b"own", (far4, 0)),
         lambda: forged.sendto(header(near4, 17, 8) + struct.pack("!HHHH", 4000, 4001, 8, 0), (far4, 0)),
         lambda: forged.sendto(header("198.19.255.254", 254, 4) + b"else", (far4, 0)),
-    ):
-        try:
-            function()
-        except OSError as e:
-            wrong = e
-    if wrong:
-        raise wrong
+    )
 insist(send)
 """
 

@@ -35,17 +35,8 @@ def pieces():
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     s.setsockopt(17, 103, 100)
     s.sendto(bytes(1000), (far4, 4001))
-def every(*functions):
-    wrong = None
-    for function in functions:
-        try:
-            function()
-        except OSError as e:
-            wrong = e
-    if wrong:
-        raise wrong
-insist(lambda: every(lambda: connected.send(b"c"), many, corked, routed, pieces,
-                     lambda: loose_one.sendto(b"x", socket.MSG_CONFIRM if hasattr(socket, "MSG_CONFIRM") else 0, (far4, 4001))))
+insist(lambda: all_of(lambda: connected.send(b"c"), many, corked, routed, pieces,
+                      lambda: loose_one.sendto(b"x", socket.MSG_CONFIRM if hasattr(socket, "MSG_CONFIRM") else 0, (far4, 4001))))
 """
 
 

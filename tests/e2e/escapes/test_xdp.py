@@ -3,8 +3,6 @@ who has one at the cut ends."""
 
 from __future__ import annotations
 
-import errno
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +11,7 @@ from tests.e2e.conftest import Daemon
 from tests.e2e.escapes.conftest import silent
 from tests.e2e.escapes.test_packet_socket import FRAME, Elsewhere
 from tests.rig.farside import Counter
-from tests.rig.island import Island
+from tests.rig.island import Island, has_xdp
 
 SCRIPT = (
     FRAME
@@ -64,12 +62,8 @@ else:
 
 @pytest.fixture
 def island() -> Iterator[Island]:
-    try:
-        socket.socket(44, socket.SOCK_RAW, 0).close()
-    except OSError as e:
-        if e.errno in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
-            pytest.skip("this kernel has no AF_XDP")
-        raise
+    if not has_xdp():
+        pytest.skip("this kernel has no AF_XDP")
     with Island() as made:
         yield made
 
