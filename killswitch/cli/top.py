@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -122,26 +121,29 @@ class Watch:
         out = console(live=True)
         self.look()  # who cannot be reached at all is told so, on the ordinary screen
         trouble = ""
-        with contextlib.suppress(KeyboardInterrupt), listening() as keys:
-            shown: Callable[[], RenderableType] = lambda: self._whole(out, trouble)  # noqa: E731
-            with Live(get_renderable=lambda: shown(), console=out, screen=True, auto_refresh=False) as screen:
-                while True:
-                    screen.refresh()
-                    key = pause(self._interval if self._before else min(1.0, self._interval), keys=keys)
-                    if key in ("q", "Q"):
-                        break
-                    if key in ("s", "S"):
-                        self._sort = SORTS[(SORTS.index(self._sort) + 1) % len(SORTS)]
-                        continue
-                    try:
-                        self.look()
-                        trouble = ""
-                    except (Unreachable, TimedOut) as error:
-                        trouble = str(error)
-                    except KillswitchError as error:
-                        screen.stop()
-                        complain(str(error))
-                        return code_of(error)
+
+        def shown() -> RenderableType:
+            return self._whole(out, trouble)
+
+        live = Live(get_renderable=shown, console=out, screen=True, auto_refresh=False)
+        with contextlib.suppress(KeyboardInterrupt), listening() as keys, live as screen:
+            while True:
+                screen.refresh()
+                key = pause(self._interval if self._before else min(1.0, self._interval), keys=keys)
+                if key in ("q", "Q"):
+                    break
+                if key in ("s", "S"):
+                    self._sort = SORTS[(SORTS.index(self._sort) + 1) % len(SORTS)]
+                    continue
+                try:
+                    self.look()
+                    trouble = ""
+                except (Unreachable, TimedOut) as error:
+                    trouble = str(error)
+                except KillswitchError as error:
+                    screen.stop()
+                    complain(str(error))
+                    return code_of(error)
         return Exit.DONE
 
     def _whole(self, out: Console, trouble: str) -> RenderableType:

@@ -166,7 +166,7 @@ def identify(pid: int, start_ticks: int, event: Exec | None, since_unix: float) 
             return _beside(event, since_unix)
     else:
         fd = os.open(f"/proc/{pid}/exe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        path = os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")  # noqa: PTH115
+        path = os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")  # noqa: PTH115 - as the kernel says it
         if not procfs.same(pid, start_ticks):
             os.close(fd)
             return None

@@ -21,7 +21,8 @@ class Last:
         ordered = sorted(self._values)
         if not ordered:
             return 0.0, 0.0
-        return tuple(ordered[-(-len(ordered) * share // 100) - 1] / 1e6 for share in (50, 99))  # type: ignore[return-value]
+        p50, p99 = (ordered[-(-len(ordered) * share // 100) - 1] / 1e6 for share in (50, 99))
+        return p50, p99
 
 
 class Delays:

@@ -165,7 +165,7 @@ def open_executable(event: Exec) -> int | None:
 def _runs(event: Exec) -> bool:
     """Asked where the inode that a file system shows is not the kernel's own (overlays): whether it has executed nothing else."""
     try:
-        path = os.readlink(b"/proc/%d/exe" % event.pid).removesuffix(b" (deleted)")  # noqa: PTH115
+        path = os.readlink(b"/proc/%d/exe" % event.pid).removesuffix(b" (deleted)")  # noqa: PTH115 - in bytes
     except OSError:
         return False
     return path == event.executable and procfs.same(event.pid, event.start_ticks)

@@ -56,7 +56,7 @@ def _open_pipes(pid: int) -> Iterator[tuple[int, Pipe, int]]:
         return  # gone
     for number in numbers:
         try:
-            if int(number) > 2 and not os.readlink(folder + number).startswith("/"):  # noqa: PTH115
+            if int(number) > 2 and not os.readlink(folder + number).startswith("/"):  # noqa: PTH115 - it may be no path
                 continue  # a pipe, a socket, …: nothing with a name
             found = syscalls.stat_unasked(folder + number)
             if stat.S_ISFIFO(found.st_mode):

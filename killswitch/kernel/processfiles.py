@@ -40,7 +40,7 @@ class ProcessFiles:
         except OSError as e:
             raise syscalls.error(f"root folder of process {pid}", e) from e
         try:
-            root, cwd = (os.readlink(os.fsencode(f"/proc/{pid}/{name}")) for name in ("root", "cwd"))  # noqa: PTH115
+            root, cwd = (os.readlink(os.fsencode(f"/proc/{pid}/{name}")) for name in ("root", "cwd"))  # noqa: PTH115 - in bytes
         except OSError as e:
             os.close(self._root)
             raise syscalls.error(f"folders of process {pid}", e) from e

@@ -109,7 +109,8 @@ def _mux(state: _State, byte: int) -> _Step:
         if place == "first" and not read:
             return ((("mux", hosted, b"", "own"),), "")
         return ((("token", hosted, False) if read in OPENING else _DEAD,), "")
-    read = bytes(read) + bytes((byte,))  # type: ignore[arg-type]
+    assert isinstance(read, bytes)
+    read += bytes((byte,))
     return ((("mux", hosted, read, place) if any(word.startswith(read) for word in OPENING) else _DEAD,), "")
 
 
