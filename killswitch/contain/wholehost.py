@@ -56,7 +56,7 @@ class HostSwitch:
         """Raises NotSupported when it is switched off, KernelError when there is no such namespace, Protected when nobody
         could get in any more to take it back."""
         place = self.place()
-        await self._call(lambda: self._look(place))
+        await self._call(lambda: self._look(place, older_than_s=0.0))
         if not force and not any(rule.lets_in for rule in self._way_in()):
             raise errors.Protected(
                 "host: no way in could be kept: no sshd of the operators listens in the host's network namespace, and host_allow "
@@ -131,9 +131,9 @@ class HostSwitch:
     def _way_in(self) -> list[Allowed]:
         return [*(in_port(port, f"the operators' sshd, tcp {port}") for port in sorted(self._ports)), *self._allowed]
 
-    def _look(self, place: Place) -> None:
+    def _look(self, place: Place, *, older_than_s: float = 1.0) -> None:
         """Find the ports of the operators' sshd in the host's namespace."""
-        self._protected.refresh(older_than_s=1.0)
+        self._protected.refresh(older_than_s=older_than_s)
         with place.opened() as (_, fd), Diag(fd) as diag:
             tcp = {s.inode: s for s in diag.dump() if s.transport == "tcp" and s.inode}
         listening: set[int] = set()

@@ -66,10 +66,6 @@ class Daemon:
         self.ready_seconds = 0.0  # from the start of its process to READY=1
         self._client: Client | None = None
         self._children: list[subprocess.Popen[bytes]] = []
-        self.directory.mkdir()
-        self.cgroup_dir.mkdir()
-        self.config_file.write_text("# all by environment\n")
-        self.write_policies(policies or {f.name: f.read_text() for f in sorted(SHIPPED_POLICIES.glob("*.yaml"))})
         # Also of any ``killswitch`` command that is to talk to it. Nothing of the host's own daemon leaks in.
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("KILLSWITCH_")},
@@ -92,6 +88,10 @@ class Daemon:
             raise DaemonFailed(
                 "this daemon could cut the machine itself off: leave host_cgroup and host_netns to a test's own"
             )
+        self.directory.mkdir()
+        self.cgroup_dir.mkdir()
+        self.config_file.write_text("# all by environment\n")
+        self.write_policies(policies or {f.name: f.read_text() for f in sorted(SHIPPED_POLICIES.glob("*.yaml"))})
 
     def localised(self, policy: str) -> str:
         """A policy's text with the shipped workload glob replaced by one for this daemon's workloads."""

@@ -14,7 +14,7 @@ from tests.rig.netns import FarSide
 SCRIPT = """
 import glob, shutil, tempfile
 sender, target = sys.argv[1:]
-arguments = ["nothing-to-see", "udp", target, "4001", "1", "100000"]
+arguments = ["nothing-to-see", "udp", target, "4001", "2", "100000"]
 def from_memory():
     fd = os.memfd_create("x")
     with open(sender, "rb") as file:
