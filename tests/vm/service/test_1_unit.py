@@ -122,7 +122,8 @@ def test_the_process_has_what_the_unit_gives_and_no_more() -> None:
 
 
 def test_a_service_is_killed_proven_and_released() -> None:
-    unit = service("talker", f"exec ks-test-sender udp {FAR4} 7001 120 20000")
+    # A new socket each second: those of the time before the cut are destroyed, and none of them sends again.
+    unit = service("talker", f"while :; do ks-test-sender udp {FAR4} 7001 1 20000; sleep 0.1; done")
     until("it sends", lambda: arrived(7001) > 5)
     with client() as c:
         killed = c.kill(unit, "test", wait_for_evidence=True)
