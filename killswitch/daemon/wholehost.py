@@ -43,6 +43,8 @@ class WholeHost:
         self.it = Workload(HOST_ID, HOST, HOST, (), True, time.time())
         self._observed = FREE
         self._detail = ""
+        # What is repaired is what is desired *then*: a repair under way must not undo a release.
+        self._turn = asyncio.Lock()
 
     @property
     def desired(self) -> Containment:
@@ -71,15 +73,16 @@ class WholeHost:
 
     async def release(self, reason: str) -> list[Receipt]:
         """Give the host its network back. The workloads stay as they are: each has an incident, and is released by its name."""
-        receipt = await self._switch.release()
-        incident = self._core.incidents.get(self.it.incident)
-        self._core.receipt(receipt, self.it, incident)
-        if receipt.outcome is Outcome.DONE:
-            self.it.desired = self._observed = FREE
-            self._core.records.desired(self.it, reason)
-            self.it.incident = ""
-            if incident:
-                self._core.close(incident)
+        async with self._turn:
+            receipt = await self._switch.release()
+            incident = self._core.incidents.get(self.it.incident)
+            self._core.receipt(receipt, self.it, incident)
+            if receipt.outcome is Outcome.DONE:
+                self.it.desired = self._observed = FREE
+                self._core.records.desired(self.it, reason)
+                self.it.incident = ""
+                if incident:
+                    self._core.close(incident)
         return [receipt]
 
     def include(self, w: Workload) -> None:
@@ -103,7 +106,12 @@ class WholeHost:
                 log.error("the host is not cut off as it must be: %s", receipt.error)
 
     async def reconcile(self) -> None:
-        if not self.desired.severed:
+        if self.desired.severed:
+            async with self._turn:
+                await self._reconcile()
+
+    async def _reconcile(self) -> None:
+        if not self.desired.severed:  # it was released meanwhile
             return
         if receipt := await self._switch.repair():
             log.warning("the host's containment had slipped %s", fields(outcome=receipt.outcome, error=receipt.error))
@@ -170,8 +178,9 @@ class WholeHost:
         self._switch.close()
 
     async def _cut(self, incident: Incident) -> Receipt:
-        receipt = await self._switch.cut()
-        self._observe(receipt)
+        async with self._turn:
+            receipt = await self._switch.cut()
+            self._observe(receipt)
         self._core.receipt(receipt, self.it, incident)
         return receipt
 

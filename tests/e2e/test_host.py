@@ -203,6 +203,18 @@ def test_everything_but_the_way_in(
             scene.wait()
 
 
+def test_a_repair_under_way_does_not_undo_a_release(make: Callable[..., Daemon]) -> None:
+    daemon = make("address 203.0.113.1", "in tcp 4020").start()
+    for turn in range(6):
+        assert daemon.client.kill("host", "x").complete
+        time.sleep(0.05 * turn)  # the repairs come every 0.3 s
+        assert daemon.client.release("host", "all clear").complete
+        time.sleep(0.5)
+        host = daemon.client.status().host
+        assert (str(host.desired), str(host.observed)) == ("free", "free"), turn
+    assert "had slipped" not in daemon.log()
+
+
 def test_no_way_in_no_order(make: Callable[..., Daemon], island: Island, host: Cgroup, counter: Counter) -> None:
     daemon = make().start()
     scene = Scene(island, host, daemon)
