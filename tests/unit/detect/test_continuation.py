@@ -105,11 +105,11 @@ def test_what_only_sounds_like_it_is(name: str) -> None:
 
 def test_a_continuation_is_answered_as_its_incident_was_in_the_mode_of_who_watches() -> None:
     scene = Scene()
-    out = scene.engine.continued(ex("/work/build", at=S), mark())
+    out = scene.engine.continued(ex("/srv/build", at=S), mark())
     (found,) = findings(out)
     assert (found.policy, found.rule, found.level, found.mode) == ("built-in", "continuation", "critical", "enforce")
     assert "the program of inc-1, there called /tmp/x and found by p/miner" in found.summary
     assert isinstance(out[1], KillProcess) and out[1].pid == 10
     assert isinstance(out[2], Contain) and out[2].desired == Containment(True, True)
     watching = Scene(mode="monitor")
-    assert [type(c).__name__ for c in watching.engine.continued(ex("/work/build", at=S), mark())] == ["RecordFinding"]
+    assert [type(c).__name__ for c in watching.engine.continued(ex("/srv/build", at=S), mark())] == ["RecordFinding"]
