@@ -88,6 +88,7 @@ class Core:
         self.upkeep = Upkeep(self)
         self.places = Places(self)
         self._guarding: asyncio.Task[None] | None = None
+        self._releasing: Counter[int] = Counter()  # workloads -> releases under way
         self._strict_until: dict[int, float] = {}  # workloads that flood
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -319,7 +320,8 @@ class Core:
         self.upkeep.look()
         if len(self.workloads) and (self._guarding is None or self._guarding.done()):
             self._guarding = self.spawn(self.switch.guard_devices(), "guarding devices")  # not to hold up the repairs
-        desired = {w.id: w.due for w in self.workloads if w.desired != FREE}
+        # Of one whose release is under way, what is desired is known when that is done.
+        desired = {w.id: w.due for w in self.workloads if w.desired != FREE and not self._releasing[w.id]}
         if not desired:
             return
         for receipt in await self.switch.reconcile(desired):
@@ -331,8 +333,12 @@ class Core:
 
     async def release(self, w: Workload, stage: str, reason: str) -> list[Receipt]:
         incident = self.incidents.get(w.incident)
-        receipts = await self.switch.release(self.ref(w), stage, on_receipt=lambda r: self.receipt(r, w, incident))
-        w.desired = self.plane.containment(w.id)
+        self._releasing[w.id] += 1
+        try:
+            receipts = await self.switch.release(self.ref(w), stage, on_receipt=lambda r: self.receipt(r, w, incident))
+            w.desired = self.plane.containment(w.id)
+        finally:
+            self._releasing -= Counter((w.id,))
         self.records.desired(w, reason)
         if w.desired == FREE and all(r.outcome is Outcome.DONE for r in receipts):
             self.spending.released(w.cgroup)

@@ -136,3 +136,15 @@ def test_what_failed_can_be_ordered_again(daemon: Daemon) -> None:
     daemon.restart()
     daemon.watched("job")
     assert daemon.client.kill("job", "test", request_id="again").complete
+
+
+def test_a_repair_under_way_does_not_undo_a_release(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon(KILLSWITCH_RECONCILE_SECONDS="0.1").start()
+    daemon.spawn("job", "/bin/sleep", "60")
+    daemon.watched("job")
+    for _ in range(40):
+        assert daemon.client.kill("job", "x").complete
+        assert daemon.client.release("job", "false alarm").complete
+    assert "had slipped" not in daemon.log()
+    w = daemon.workload("job")
+    assert w is not None and str(w.observed) == "free"
