@@ -16,6 +16,7 @@ import operator
 import os
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 from killswitch.policy.automaton import Dfa, minimise
 
@@ -48,7 +49,7 @@ def paths() -> tuple[str, ...]:
     """
     folders = dict.fromkeys((*FOLDERS, *os.get_exec_path()))
     found = (f"{folder}/{name}" for folder in folders if folder.startswith("/") for name in NAMES)
-    return tuple(path for path in found if os.path.basename(os.path.realpath(path)).startswith(NAMES))  # noqa: PTH119
+    return tuple(path for path in found if Path(os.path.realpath(path)).name.startswith(NAMES))
 
 
 def step(state: _State, byte: int) -> _Step:
@@ -139,14 +140,16 @@ def _line(state: _State, byte: int) -> _Step:
     if kind in ("start", "lead", "led"):
         return _lead(state, byte)
     if kind == "keyword":
-        read = bytes(state[2])  # type: ignore[arg-type]
+        read = state[2]
+        assert isinstance(read, bytes)
         if byte in _BLANKS or byte == _EQUALS:
             return _delimited(hosted, read, "blanks" if byte in _BLANKS else "equals")
         if byte == _QUOTE:
             return ((("quoted", hosted, read),), "")
         return ((_longer("keyword", hosted, read, byte),), "")
     if kind == "quoted":
-        read = bytes(state[2])  # type: ignore[arg-type]
+        read = state[2]
+        assert isinstance(read, bytes)
         if byte != _QUOTE:
             return ((_longer("quoted", hosted, read, byte),), "")
         return _delimited(hosted, read, "equals") if read else ((("led", hosted),), "")
