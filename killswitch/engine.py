@@ -18,7 +18,7 @@ from killswitch.detect.budget import Budget
 from killswitch.detect.continuation import Mark
 from killswitch.detect.fields import program_of
 from killswitch.detect.folding import Folder
-from killswitch.detect.judge import NOTHING, Judge, Judged
+from killswitch.detect.judge import NOTHING, Judge
 from killswitch.detect.load import HASHING, LoadTable
 from killswitch.detect.processes import Process
 from killswitch.detect.reach import port_of
@@ -54,7 +54,7 @@ from killswitch.events import (
 from killswitch.facts import Inspected, Pipes
 from killswitch.machinecode import Code
 from killswitch.policy.compiled import Compiled, CompiledRule
-from killswitch.policy.fields import PROGRAM
+from killswitch.policy.fields import PROGRAM, Judged
 
 PRUNE_EVERY_NS = 30_000_000_000
 

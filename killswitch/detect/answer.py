@@ -19,10 +19,10 @@ from killswitch.commands import (
 from killswitch.detect.budget import Budget
 from killswitch.detect.builtin import EARLIER_POLICY, POLICY, WITHHELD, built_in
 from killswitch.detect.correlate import Correlator
-from killswitch.detect.judge import Judged
 from killswitch.detect.workload import Workload
 from killswitch.events import Connect, Denied, Done, Event, Exec, Listen, Unattended, Wire
 from killswitch.policy.compiled import CompiledRule
+from killswitch.policy.fields import Judged
 
 _DONE = ((Done.KILLED, Response.KILL_PROCESS), (Done.SEVERED, Response.SEVER), (Done.DENIED, Response.DENY))
 HITS = frozenset({Response.KILL_PROCESS, Response.SEVER})  # of what the data plane does, what the budget counts

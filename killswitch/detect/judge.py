@@ -16,29 +16,13 @@ from killswitch.detect.reach import FANOUT
 from killswitch.detect.relay import RELAY
 from killswitch.detect.traffic import OUTSIDE
 from killswitch.detect.workload import Workload
-from killswitch.events import (
-    CgroupMove,
-    Connect,
-    Cpu,
-    Denied,
-    Exec,
-    Exit,
-    File,
-    Flow,
-    Fork,
-    Listen,
-    Signal,
-    Unanswered,
-    Wire,
-)
+from killswitch.events import Cpu, Denied, Exec, Flow
 from killswitch.facts import Inspected
 from killswitch.policy.compiled import Compiled, CompiledRule
-from killswitch.policy.fields import EVENT_TYPES
+from killswitch.policy.fields import EVENT_TYPES, Judged
 from killswitch.policy.limits import on_flood
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
-
-Judged = Exec | Fork | Exit | Connect | Unanswered | Listen | Wire | File | Flow | Signal | Denied | CgroupMove | Cpu
 
 
 class Judge:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from killswitch.detect.judge import Judge, Judged
+from killswitch.detect.judge import Judge
 from killswitch.detect.load import LoadTable, asks_of_whole
 from killswitch.detect.pipeline import PIPED, fed
 from killswitch.detect.pool import Pool
@@ -19,6 +19,7 @@ from killswitch.detect.workload import RuleKey, Workload
 from killswitch.events import Cpu, Flow
 from killswitch.facts import Pipes
 from killswitch.policy.compiled import CompiledRule
+from killswitch.policy.fields import Judged
 
 
 @dataclass(frozen=True, slots=True)

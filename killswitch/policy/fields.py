@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 from killswitch.events import (
     CgroupMove,
@@ -85,7 +85,9 @@ def _of_finding(name: str) -> dict[type, Callable[[Any], Values]]:
     return {Sums: lambda sums: (value,) if (value := getattr(sums.source, name)) else ()}
 
 
-_EVERY = (Exec, Fork, Exit, Connect, Unanswered, Listen, Wire, File, Flow, Signal, Denied, CgroupMove, Cpu)
+# Every event that rules are asked about, but for their own findings.
+Judged = Exec | Fork | Exit | Connect | Unanswered | Listen | Wire | File | Flow | Signal | Denied | CgroupMove | Cpu
+_EVERY = get_args(Judged)
 
 FIELDS: Mapping[str, Field] = {
     "process.name": Field(
