@@ -28,6 +28,7 @@ from killswitch.policy import runners, ssh
 from killswitch.policy.clauses import Formula, Term
 from killswitch.policy.decide import Decision, decision
 from killswitch.policy.fields import COMMAND_LINE_BYTES, EVENT_TYPES, INSPECTED, PROGRAM, names, tokens
+from killswitch.policy.foregone import Foregone, values_of
 from killswitch.policy.model import Policy, Rule
 from killswitch.policy.programs import Recogniser
 from killswitch.policy.workloads import glob_pattern
@@ -58,9 +59,7 @@ class _Plan(NamedTuple):
     keys: int  # an exec that has none of these bits can match none of ``exec``...
     always: bool  # ...unless some rule needs none
     exec: tuple[tuple[CompiledRule, Program, Decision | None], ...]  # None: the terms alone decide
-    later: tuple[
-        tuple[CompiledRule, Program, Decision | None], ...
-    ]  # of ``exec``, those that ask what is found out then
+    later: Foregone  # of the rules on ``exec``, those that ask what is found out then
     wants: frozenset[str]  # fields that have to be found out
     wire: tuple[tuple[CompiledRule, Program, Decision | None], ...]
     other: Mapping[type, tuple[tuple[CompiledRule, Decision], ...]]
@@ -217,16 +216,12 @@ class Compiled:
         bits = before
         for kind in kinds:
             bits |= self.ssh_means.get(kind, 0)
-        known = {
-            **extra,
-            "file.program": facts.programs,
-            "file.hash.sha256": (facts.sha256,) if facts.sha256 else (),
-            "ssh.config_unread": bool(facts.config_unread),
-            "process.config": facts.config,
-            "process.named_files": facts.named_files,
-            "process.env": facts.environment,
-        }
-        found = [rule for rule, program, decide in plan.later if _holds(program, decide, bits, event, known)]
+        known = {**extra, **values_of(facts)}
+        found = [
+            rule
+            for rule, program, decide in plan.later.left(event, facts)
+            if _holds(program, decide, bits, event, known)
+        ]
         if bits != before:
             found += [
                 rule
@@ -259,7 +254,7 @@ class Compiled:
         plan = self._plans.get(policies) or self._plan(policies)
         return tuple(
             rule
-            for rule, program, _ in (*plan.exec, *plan.later)
+            for rule, program in (*((rule, program) for rule, program, _ in plan.exec), *plan.later.rules)
             if any(
                 (bits ^ value) & mask & known == 0
                 and (mask & ~known or (program.formula and rule.fields & _OF_ARGUMENTS))
@@ -299,7 +294,7 @@ class Compiled:
             for on, kind in EVENT_TYPES.items()
             if kind not in (Exec, Wire)
         }
-        plan = _Plan(_keys(values), not all(values), execs, later, wants, wires, other)
+        plan = _Plan(_keys(values), not all(values), execs, Foregone((r, p) for r, p, _ in later), wants, wires, other)
         self._plans[policies] = plan
         return plan
 

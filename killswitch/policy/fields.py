@@ -259,7 +259,18 @@ def reader(name: str, kind: type) -> Callable[[Subject, Mapping[str, object]], V
         of_event = get
         return (lambda event, _: _encoded(of_event(event))) if as_bytes else (lambda event, _: of_event(event))
 
-    def from_extra(_: Subject, extra: Mapping[str, object]) -> Values:
+    return _from_extra(name)
+
+
+def values_in(name: str, extra: Mapping[str, object]) -> Values:
+    """The values of a field that no event holds."""
+    return _from_extra(name)(None, extra)
+
+
+def _from_extra(name: str) -> Callable[[object, Mapping[str, object]], Values]:
+    as_bytes = FIELDS[name].kind == "text"
+
+    def from_extra(_: object, extra: Mapping[str, object]) -> Values:
         if name not in extra:
             return ()
         given = extra[name]
