@@ -20,8 +20,9 @@ from killswitch.daemon.workers import Workers
 from killswitch.detect.continuation import Continuations, Mark, everybodys, vouches
 from killswitch.errors import KernelError
 from killswitch.events import Done, Event, Exec, text
-from killswitch.kernel import procfs, syscalls
+from killswitch.kernel import procfs
 from killswitch.kernel.processfiles import ProcessFiles
+from killswitch.kernel.syscalls import Known
 from killswitch.ledger import ProgramRecord
 
 if TYPE_CHECKING:
@@ -63,16 +64,13 @@ class Continuing:
                 Mark(r.sha256, r.size, r.incident, r.workload, r.rule, Level(r.level), r.responses, r.path, now - age)
             )
 
-    def ran(self, event: Exec) -> None:
-        """A program begins: is it one that an incident is about?"""
+    def ran(self, event: Exec, file: Known | None) -> None:
+        """A program begins: is it one that an incident is about? ``file``: what its process runs now; None: it has ended, or was
+        killed before it began."""
         w = self._core.workloads.get(event.workload)
-        if w is None or not self.table.max_age_ns:
+        if w is None or file is None or not self.table.max_age_ns:
             return
-        try:
-            size = syscalls.stat_unasked(f"/proc/{event.pid}/exe").st_size
-        except OSError:
-            return  # it has ended, or was killed before it began
-        asked = self.table.ran(size, w.cgroup) and not event.done & Done.KILLED
+        asked = self.table.ran(file.st_size, w.cgroup) and not event.done & Done.KILLED
         if asked and self._workers.waiting_for(w.id) < MAX_WAITING:
             self._judge_later(w.id, self._compare(w, event), f"compare the program of process {event.pid}", event)
 

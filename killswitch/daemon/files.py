@@ -164,7 +164,8 @@ class Files:
     async def _explore(self) -> None:
         try:
             while self._new and self._watch is not None:
-                batch = list(self._new)
+                # Programs that have ended by now, as most have, leave nothing to look at: not worth a thread.
+                batch = [one for one in self._new if _lives(one[0])]
                 self._new.clear()
                 for owner in dict.fromkeys(workload for _, workload in batch):
                     own = [one for one in batch if one[1] == owner]
@@ -343,8 +344,16 @@ def _host_base(root: Path) -> str:
 
 def _root_of(pid: int) -> tuple[str, str]:
     """What tells its root from others: none of it touches a file system that a workload may have mounted."""
-    process = Path(f"/proc/{pid}")
-    return str((process / "ns/mnt").readlink()), str((process / "root").readlink())
+    # Asked of every program that begins: pathlib would be most of the cost.
+    return os.readlink(f"/proc/{pid}/ns/mnt"), os.readlink(f"/proc/{pid}/root")  # noqa: PTH115
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115 - as above
+    except OSError:
+        return False
+    return True
 
 
 def _leads_to(base: str, key: tuple[str, str]) -> bool:
@@ -356,7 +365,7 @@ def _leads_to(base: str, key: tuple[str, str]) -> bool:
 
 
 def _home_of(pid: int) -> str:
-    with Path(f"/proc/{pid}/environ").open("rb") as file:
+    with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:  # noqa: PTH123 - as above
         raw = file.read(32 << 10)
     for entry in raw.split(b"\0"):
         if entry.startswith(b"HOME=/"):

@@ -54,8 +54,13 @@ class Inspection:
         self._scanning = threading.Lock()  # one at a time: a flood of new programs busies one CPU at most
         self.scanned = 0  # executables whose content was looked at
 
-    def at_once(self, event: Exec, compiled: Compiled, wants: frozenset[str]) -> Facts | None:
-        """The facts, when nothing has to be read for them: two system calls. None: ask ``facts``, in a thread."""
+    def at_once(
+        self, event: Exec, file: syscalls.Known | None, compiled: Compiled, wants: frozenset[str]
+    ) -> Facts | None:
+        """The facts, when nothing has to be read for them: three system calls at most. None: ask ``facts``, in a thread.
+
+        ``file``: the process's ``running_file``.
+        """
         if "process.env" in wants or ("ssh.forward" in wants and compiled.is_client(event)):
             return None
         argv = tokens(event.argv)
@@ -66,11 +71,11 @@ class Inspection:
         if not wants & _CONTENT and ("ssh.forward" not in wants or not compiled.recogniser):
             return Facts()
         try:
-            found = syscalls.stat_unasked(f"/proc/{event.pid}/exe")
+            found = _file_at_once(event, file)
         except OSError:
             return None
-        if found.st_ino != event.inode and not _runs(event):
-            return None
+        if found is None:
+            return Facts()
         known = self._memory(compiled.recogniser).get(_identity(found))
         if known is None or known.programs is None or ("file.hash.sha256" in wants and not known.sha256):
             return None
@@ -147,6 +152,22 @@ _CONFIG = frozenset({"process.config", "process.named_files"})
 
 def _identity(s: os.stat_result | syscalls.Known) -> Identity:
     return s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
+
+
+def running_file(pid: int) -> syscalls.Known | None:
+    """What the process runs now; None when it has ended."""
+    try:
+        return syscalls.stat_unasked(b"/proc/%d/exe" % pid)
+    except OSError:
+        return None
+
+
+def _file_at_once(event: Exec, running: syscalls.Known | None) -> syscalls.Known | None:
+    """The file that ``open_executable`` would open, None for none. Raises OSError where that is not known without a wait."""
+    if running is not None and (running.st_ino == event.inode or _runs(event)):
+        return running
+    found = syscalls.stat_cached(event.executable)  # it has ended: most programs of a build or a script have by now
+    return found if found.st_ino == event.inode else None
 
 
 def open_executable(event: Exec) -> int | None:

@@ -28,6 +28,7 @@ from killswitch.daemon.continuing import Continuing
 from killswitch.daemon.core import Core
 from killswitch.daemon.files import Files
 from killswitch.daemon.holding import Holding
+from killswitch.daemon.inspection import running_file
 from killswitch.daemon.log import fields
 from killswitch.daemon.reading import Reading
 from killswitch.daemon.survey import tell_program
@@ -49,6 +50,7 @@ from killswitch.events import (
     WorkloadRemoved,
 )
 from killswitch.facts import Inspected
+from killswitch.kernel.syscalls import Known
 from killswitch.policy.compiled import Compiled
 
 log = logging.getLogger("killswitch.reactor")
@@ -80,20 +82,15 @@ class Reactor:
         if core.streams and type(event) is not Tick:
             shown = replace(event, content=b"") if isinstance(event, File) else event
             core.streams.event(shown, core.workloads.name(getattr(event, "workload", 0)))
-        if isinstance(event, Exec | WorkloadAdded):
-            self.files.note(event)
-        if isinstance(event, Exec | CgroupMove):
-            core.guarding.note(event)
-        if isinstance(event, Exec) and event.truncated and self._reading.claim_whole(event):
-            work = self._judge_whole(event)
-            self._judge_later(event.workload, work, f"read the command line of process {event.pid}", event)
-            return
-        self._judge(event)
         if isinstance(event, Exec):
-            core.places.arrived(event.workload)
-            self.continuing.ran(event)
-            self._inspect(event)
-        elif isinstance(event, CgroupCreated):
+            self._exec(event)
+            return
+        if isinstance(event, WorkloadAdded):
+            self.files.note(event)
+        elif isinstance(event, CgroupMove):
+            core.guarding.note(event)
+        self._judge(event)
+        if isinstance(event, CgroupCreated):
             self.discover(event.path)
         elif isinstance(event, WorkloadAdded):
             if self._surveying and w and w.id not in self._surveyed:
@@ -105,6 +102,21 @@ class Reactor:
             core.gone(event.cgroup_id)
         elif isinstance(event, Lost):
             self._count_lost(event)
+
+    def _exec(self, event: Exec) -> None:
+        """The program is held until this returns, or for longer where it says so: first what judges it, then the rest."""
+        core = self._core
+        core.guarding.note(event)
+        if event.truncated and self._reading.claim_whole(event):
+            work = self._judge_whole(event)
+            self._judge_later(event.workload, work, f"read the command line of process {event.pid}", event)
+        else:
+            self._judge(event)
+            core.places.arrived(event.workload)
+            file = running_file(event.pid)
+            self.continuing.ran(event, file)
+            self._inspect(event, file)
+        self.files.note(event)
 
     def _judge_later(
         self, workload: int, work: Coroutine[Any, Any, None], what: str, cause: Event | None = None
@@ -143,7 +155,7 @@ class Reactor:
             found = core.found_before(w)
             for command in engine.survey(event, found):
                 self.carry_out(command, event)
-            self._inspect(event, found)
+            self._inspect(event, running_file(event.pid), found)
             if number % SURVEYED_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
@@ -153,8 +165,11 @@ class Reactor:
 
     # --- what has to be read ---
 
-    def _inspect(self, event: Exec, found: Sequence[Finding] = ()) -> None:
-        """Find out what rules ask for and the event does not say; at once where nothing has to be read."""
+    def _inspect(self, event: Exec, file: Known | None, found: Sequence[Finding] = ()) -> None:
+        """Find out what rules ask for and the event does not say; at once where nothing has to be read.
+
+        ``file``: what the process runs now.
+        """
         core = self._core
         w, compiled = core.workloads.get(event.workload), core.compiled
         if w is None or compiled is None or event.done & Done.KILLED:
@@ -162,7 +177,7 @@ class Reactor:
         wants = compiled.wants(w.mask)
         if not wants:
             return
-        facts = self._reading.facts_at_once(event, compiled, wants)
+        facts = self._reading.facts_at_once(event, file, compiled, wants)
         if facts is not None:
             self._judge_inspected(Inspected(event.workload, event, facts), found)
         elif self._reading.claim_facts(event):
@@ -256,7 +271,7 @@ class Reactor:
         """A command line longer than the kernel's window is judged in full: padding must hide nothing."""
         event = await self._reading.whole(event)
         self._judge(event)
-        self._inspect(event)
+        self._inspect(event, running_file(event.pid))
 
     async def _read_code(self, command: ReadCode) -> None:
         code = await self._reading.code(command)

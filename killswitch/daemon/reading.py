@@ -23,6 +23,7 @@ from killswitch.events import Exec, Lost
 from killswitch.facts import Facts, Pipes
 from killswitch.kernel import codereader, procfs
 from killswitch.kernel.pipes import read_pipes
+from killswitch.kernel.syscalls import Known
 from killswitch.machinecode import Code
 from killswitch.policy.compiled import Compiled
 
@@ -103,9 +104,9 @@ class Reading:
 
     # --- executables and files ---
 
-    def facts_at_once(self, event: Exec, compiled: Compiled, wants: frozenset[str]) -> Facts | None:
-        """What is asked for, where nothing has to be read for it."""
-        return self._inspection.at_once(event, compiled, wants)
+    def facts_at_once(self, event: Exec, file: Known | None, compiled: Compiled, wants: frozenset[str]) -> Facts | None:
+        """What is asked for, where nothing has to be read for it. ``file``: what the process runs now."""
+        return self._inspection.at_once(event, file, compiled, wants)
 
     def claim_facts(self, event: Exec) -> bool:
         """Whether there is room for one more of this workload; otherwise it is told as lost."""

@@ -8,7 +8,7 @@ asked for (a double fork leaves no parent to look up).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from killswitch.events import Exec, Fork, text
 
@@ -72,9 +72,9 @@ class ProcessTable:
         if parent is not None and parent.start_ticks == event.parent_start_ticks:
             ancestors = (*parent.ancestors[1 - MAX_ANCESTORS :], (parent.pid, parent.name))
             if known is not None:
-                child = replace(known, ancestors=ancestors)
-                self._put(child)
-                return child
+                known.ancestors = ancestors
+                self._put(known)
+                return known
             child = Process(
                 event.pid, event.start_ticks, event.ppid, parent.name, parent.executable, parent.filename, parent.argv,
                 parent.argv_cut, parent.name, ancestors, parent.file, parent.memfd, parent.unlinked, parent.listens,

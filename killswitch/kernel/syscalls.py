@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from killswitch.errors import Gone, KernelError, NotSupported
 
@@ -42,8 +42,7 @@ def raw(number: int, *arguments: object) -> int:
     return int(_libc.syscall(ctypes.c_long(number), *arguments))
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What is known of a file; names as in ``os.stat_result``."""
 
     st_mode: int
@@ -55,19 +54,44 @@ class Known:
     st_ctime_ns: int
 
 
-_AT_FDCWD, _AT_STATX_DONT_SYNC, _STATX_BASIC_STATS = -100, 0x4000, 0x7FF
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_STATX_DONT_SYNC, _STATX_BASIC_STATS = -100, 0x1000, 0x4000, 0x7FF
 _statx = struct.Struct("=28xH2xQQ48xqI4xqI4xIIII")  # of 256 bytes, those up to the device's number
+_StatxBuffer = ctypes.c_char * 256
+_libc.statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
 
 
-def stat_unasked(path: str) -> Known:
-    """``os.stat`` that asks nobody: whoever answers for the file's file system (FUSE, NFS) may never do so. Raises OSError."""
-    buffer = ctypes.create_string_buffer(256)
-    name = ctypes.c_char_p(os.fsencode(path))
-    if _libc.statx(_AT_FDCWD, name, _AT_STATX_DONT_SYNC, ctypes.c_uint(_STATX_BASIC_STATS), buffer):
+def stat_unasked(path: str | bytes) -> Known:
+    """``os.stat`` that asks nobody for what it knows: whoever answers for the file's file system (FUSE, NFS) may never do so.
+    On the way to the file it may ask: give it what /proc leads to. Raises OSError."""
+    return _stat(_AT_FDCWD, path, _AT_STATX_DONT_SYNC)
+
+
+def stat_cached(path: str | bytes) -> Known:
+    """The same, asking nobody on the way either. Raises BlockingIOError where somebody would have to be asked, also for most
+    paths that are not there, and OSError (ENOSYS, EINVAL) before Linux 5.12."""
+    fd = int(
+        _libc.syscall(_SYS_openat2, ctypes.c_long(_AT_FDCWD), os.fsencode(path), _CACHED, ctypes.c_size_t(len(_CACHED)))
+    )
+    if fd < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), path)
-    mode, inode, size, ctime, ctime_ns, mtime, mtime_ns, *numbers = _statx.unpack_from(buffer)
-    own, on = os.makedev(*numbers[:2]), os.makedev(*numbers[2:])
+    try:
+        return _stat(fd, b"", _AT_STATX_DONT_SYNC | _AT_EMPTY_PATH)
+    finally:
+        os.close(fd)
+
+
+_SYS_openat2 = ctypes.c_long(437)  # the same number on every architecture
+_CACHED = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, 0x20)  # struct open_how: flags, mode, RESOLVE_CACHED
+
+
+def _stat(folder: int, path: str | bytes, flags: int) -> Known:
+    buffer = _StatxBuffer()
+    if _libc.statx(folder, os.fsencode(path), flags, _STATX_BASIC_STATS, buffer):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), path)
+    mode, inode, size, ctime, ctime_ns, mtime, mtime_ns, major, minor, on_major, on_minor = _statx.unpack_from(buffer)
+    own, on = os.makedev(major, minor), os.makedev(on_major, on_minor)
     return Known(mode, inode, on, own, size, mtime * 10**9 + mtime_ns, ctime * 10**9 + ctime_ns)
 
 
