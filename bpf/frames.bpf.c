@@ -39,8 +39,7 @@ static __always_inline u32 severed_sender(struct __sk_buff *skb)
 	return 0;
 }
 
-SEC("tc")
-int on_frame_out(struct __sk_buff *skb)
+static __always_inline int judge_frame(struct __sk_buff *skb)
 {
 	u32 slot = severed_sender(skb);
 
@@ -52,6 +51,27 @@ int on_frame_out(struct __sk_buff *skb)
 		return SHOT;
 	}
 	return NEXT;
+}
+
+SEC("tc")
+int on_frame_out(struct __sk_buff *skb)
+{
+	return judge_frame(skb);
+}
+
+/* At devices into which a program writes frames (tun, tap): what comes in there was made by the socket of who opened it. */
+SEC("tc")
+int on_frame_written(struct __sk_buff *skb)
+{
+	return judge_frame(skb);
+}
+
+/* At the devices of a network namespace in which only severed workloads live: whatever the kernel sends there by itself
+ * (forwards, encapsulates, copies, answers) is for them. */
+SEC("tc")
+int on_sealed(struct __sk_buff *skb)
+{
+	return SHOT;
 }
 
 /* At the devices of the host's own namespace, beside the former. What it has received and hands on is never let through:

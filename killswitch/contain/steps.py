@@ -12,9 +12,12 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 
 from killswitch.commands import Containment
+from killswitch.contain import seals
 from killswitch.contain.model import Plane, Proof, StepFailed
 from killswitch.errors import Gone, KernelError
 from killswitch.kernel import cgroupfs, netns, procfs, sockets, unseen
+from killswitch.kernel.census import Census
+from killswitch.kernel.frames import WORKLOADS, WRITTEN
 
 log = logging.getLogger("killswitch.contain")
 
@@ -71,8 +74,7 @@ def destroy_sockets(
         log.warning("no census of sockets, /proc is asked for every process: %s", e)
         census = None
     pids = cgroupfs.processes(path)
-    framing = census.framing if census else netns.namespaces_of(pids)
-    devices, unguarded = guard(plane, framing) if running else (0, [])
+    devices, sealed, unguarded = _shut(plane, path, census, pids) if running else (0, 0, [])
     report = sockets.destroy_sockets(pids, cgroups, spare, census, lambda fd: plane.cut_handed(cgroup, fd))
     proof: Proof = {
         "destroyed": len(report.destroyed),
@@ -92,6 +94,18 @@ def destroy_sockets(
         ended, failed = unseen.end(holders)
         proof["ended_holders"] = len(ended)
         stays = [*stays, *failed]
+    if report.unheld and not running:  # what is frozen sends nothing through a tunnel, but the kernel may
+        sealed, errors = seals.seal(plane, path, _lives(census, pids))
+        stays = [*stays, *errors]
+    if sealed:
+        proof["sealed_devices"] = sealed
+    if report.unheld:
+        proof["unheld"] = sum(map(len, report.unheld.values()))
+        open_in = report.unheld.keys() - plane.frames.sealed()
+        stays = [
+            *stays,
+            *(f"{s}: held by none of its processes, and still there" for n in open_in for s in report.unheld[n]),
+        ]
     proof |= {f"held_{kind}": n for kind, n in sorted(report.held.items())}
     if report.not_listed:
         proof["not_listed"] = ",".join(report.not_listed)
@@ -104,13 +118,32 @@ def destroy_sockets(
     return proof, report
 
 
-def guard(plane: Plane, namespaces: Mapping[int, int]) -> tuple[int, list[str]]:
-    """Have frames of packet sockets judged at every device of these network namespaces (inode → a thread that lives in it):
-    (how many devices, what could not be done). Blocks some milliseconds for each device at which nothing was before."""
+def _shut(plane: Plane, path: Path, census: Census | None, pids: list[int]) -> tuple[int, int, list[str]]:
+    """See to what goes past the programs on a cgroup, of a severed workload that runs: (devices at which its frames are judged,
+    devices that let nothing out, what could not be done)."""
+    lives = _lives(census, pids)
+    framing = census.framing if census else lives
+    devices, errors = guard(plane, framing)
+    written, more = guard(plane, {n: tid for n, tid in lives.items() if n not in framing}, WRITTEN)
+    sealed, others = seals.seal(plane, path, lives)
+    return devices + written, sealed, [*errors, *more, *others]
+
+
+def _lives(census: Census | None, pids: list[int]) -> dict[int, int]:
+    """Inode of a network namespace → a thread of the workload in it."""
+    return {net: tid for tid, net in census.lives.items()} if census else netns.namespaces_of(pids)
+
+
+def guard(
+    plane: Plane, namespaces: Mapping[int, int], programs: Mapping[str, str] = WORKLOADS
+) -> tuple[int, list[str]]:
+    """Have frames of packet sockets (or what ``programs`` are for) judged at every device of these network namespaces (inode → a
+    thread that lives in it): (how many devices, what could not be done). Blocks some milliseconds for each device at which
+    nothing was before."""
     devices, errors = 0, []
     for inode, tid in namespaces.items():
         try:
-            attached = plane.guard_namespace(inode, tid)
+            attached = plane.guard_namespace(inode, tid, programs)
         except Gone:
             continue
         except KernelError as e:
@@ -123,8 +156,7 @@ def guard(plane: Plane, namespaces: Mapping[int, int]) -> tuple[int, list[str]]:
 
 def prepare_thaw(plane: Plane, path: Path) -> None:
     """What is to run while it is severed: see to it that its frames go nowhere. Blocks. Raises StepFailed."""
-    census = plane.census(cgroupfs.subtree_ids(path))
-    _, errors = guard(plane, census.framing)
+    _, _, errors = _shut(plane, path, plane.census(cgroupfs.subtree_ids(path)), [])
     if errors:
         raise StepFailed(
             f"its frames would go out: {'; '.join(errors[:3])}; release its network first, or terminate it"

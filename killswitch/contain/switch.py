@@ -20,7 +20,7 @@ from pathlib import Path
 
 from killswitch import errors
 from killswitch.commands import FREE, Containment, KillProcess, Outcome, Receipt, Step
-from killswitch.contain import evidence, steps
+from killswitch.contain import evidence, seals, steps
 from killswitch.contain.lanes import Lanes, Order
 from killswitch.contain.model import OnReceipt, Plane, Proof, Stage, StepFailed, Stopwatch, WorkloadRef
 from killswitch.contain.protected import Protected
@@ -249,7 +249,14 @@ class Switch:
         await self._step(order, step, work(order.workload))
 
     async def _reconnect(self, workload: WorkloadRef) -> Proof:
-        return steps.reconnect(self._plane, workload.id)
+        proof = steps.reconnect(self._plane, workload.id)
+        await asyncio.get_running_loop().run_in_executor(self._fast, self._review())
+        return proof
+
+    def _review(self) -> Callable[[], None]:
+        sealed = self._plane.frames.sealed()
+        severed = [c for c in self._plane.workloads() if self._plane.containment(c).severed]
+        return lambda: seals.review(self._plane.frames, sealed, severed)
 
     async def _thaw(self, workload: WorkloadRef) -> Proof:
         path = workload.directory()
@@ -325,12 +332,13 @@ class Switch:
 
     async def guard_devices(self) -> None:
         """Have frames judged in every network namespace in which a watched workload may make some; what is new, mostly."""
-        await asyncio.get_running_loop().run_in_executor(self._rounds, self._guard)
+        await asyncio.get_running_loop().run_in_executor(self._rounds, self._guard, self._review())
 
-    def _guard(self) -> None:
+    def _guard(self, review: Callable[[], None]) -> None:
         try:
             _, errors = steps.guard(self._plane, self._plane.census(None).framing)
             self._plane.tidy()
+            review()
         except KernelError as e:
             errors = [str(e)]
         for error in sorted(set(errors) - self._unguarded):

@@ -44,6 +44,6 @@ class Upkeep:
             return
         if again:
             log.error(
-                "programs had been detached, and are attached again %s",
-                fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, programs=",".join(again)),
+                "programs or maps had been tampered with, and are attached again %s",
+                fields(workload=w.name, cgroup=w.cgroup, desired=w.desired, put_back=",".join(again)),
             )

@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 import select
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,8 +136,8 @@ class DataPlane:
         self._sample_if_watched()
 
     def reattach(self, cgroup_id: int, cgroup_path: Path) -> list[str]:
-        """Put programs back that are no longer attached to a watched cgroup; their names. Takes some 0.1 ms when there are
-        none. Raises Gone when it is not watched or not there, KernelError when they cannot be attached."""
+        """Put programs back that are no longer attached to a watched cgroup, and what maps say of it; their names. Takes some
+        0.1 ms when all is in place. Raises Gone when it is not watched or not there, KernelError when they cannot be attached."""
         slot, directory = self._slots.slot(cgroup_id), self._loaded.generation.cgroup(cgroup_id)
         lost = attach.detached(directory)
         if lost and not (self._loaded.generation.programs / lost[0].name).exists():
@@ -148,7 +148,7 @@ class DataPlane:
                 pin.unlink(missing_ok=True)
             with _opened(cgroup_path, cgroup_id) as fd:
                 attach.attach_cgroup(self._loaded.generation, self._loaded.maps["cgroup_slot"], fd, cgroup_id, slot)
-        return [pin.name for pin in lost]
+        return [pin.name for pin in lost] + self._slots.mend(cgroup_id)
 
     def set_policies(self, cgroup_id: int, policies: int) -> None:
         """Which policies apply: bit n is policy n. Raises Gone when it is not watched."""
@@ -264,14 +264,14 @@ class DataPlane:
         if not any(self._slots.containment(c).severed for c in self._slots):
             self._handed.let_go()
 
-    def guard_namespace(self, inode: int, tid: int) -> Attached:
-        """Judge frames of packet sockets at every device of the network namespace with this inode, in which the thread
-        lives; what is judged already stays. From any thread. Raises Gone, KernelError."""
+    def guard_namespace(self, inode: int, tid: int, programs: Mapping[str, str] = WORKLOADS) -> Attached:
+        """Judge frames of packet sockets (or what ``programs`` are for) at every device of the network namespace with this
+        inode, in which the thread lives; what is judged already stays. From any thread. Raises Gone, KernelError."""
         if inode == netns.own():
-            return self.frames.attach(inode, None, WORKLOADS)
+            return self.frames.attach(inode, None, programs)
         fd = netns.open_of_process(tid)
         try:
-            return self.frames.attach(inode, fd, WORKLOADS)
+            return self.frames.attach(inode, fd, programs)
         finally:
             os.close(fd)
 

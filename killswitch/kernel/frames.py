@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from killswitch.errors import Gone, KernelError
-from killswitch.kernel import bpfcall, libbpf, netns, pins, rtnetlink
+from killswitch.errors import Gone, KernelError, NotSupported
+from killswitch.kernel import bpfcall, libbpf, netns, pins, rtnetlink, tundevices
 
 _TCX = {"ingress": 46, "egress": 47}  # bpf_attach_type
 _BEFORE = 8  # BPF_F_BEFORE, without naming another: whoever is there cannot let anything past us
@@ -27,9 +27,13 @@ _HANDLE = 0x4B53
 
 # Program -> which way it looks.
 WORKLOADS: Mapping[str, str] = {"on_frame_out": "egress"}
+WRITTEN: Mapping[str, str] = {"on_frame_written": "ingress"}  # at devices that programs write frames into
+SEAL: Mapping[str, str] = {
+    "on_sealed": "egress"
+}  # by links alone: what lets nothing through must be known of after a restart
 HOST: Mapping[str, str] = {"on_host_frame_in": "ingress", "on_host_frame_out": "egress"}
 HOST_CGROUP: Mapping[str, int] = {"on_host_ingress": 0, "on_host_egress": 1}  # -> bpf_attach_type, as in ``attach``
-_PRIORITY = {"on_frame_out": 1, "on_host_frame_in": 1, "on_host_frame_out": 2}
+_PRIORITY = {"on_frame_out": 1, "on_frame_written": 2, "on_host_frame_in": 1, "on_host_frame_out": 2, "on_sealed": 3}
 
 _UNKNOWN = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)  # what a kernel without tcx says
 
@@ -58,13 +62,20 @@ class Frames:
         return self.pin_dir / "devices"
 
     def attach(self, namespace: int, fd: int | None, programs: Mapping[str, str]) -> Attached:
-        """To every device of the namespace (``fd`` None: our own), its loopback included. Again: what is new."""
+        """To every device of the namespace (``fd`` None: our own), its loopback included; ``WRITTEN`` to those that they are for.
+        Again: what is new."""
 
         def work() -> Attached:
             done, errors, made = [], [], 0
             for index, name in socket.if_nameindex():
+                wanted = programs
+                if programs is WRITTEN or programs is WORKLOADS:
+                    written = tundevices.is_one(name)
+                    if programs is WRITTEN and not written:
+                        continue
+                    wanted = {**programs, **(WRITTEN if written else {})}
                 try:
-                    made += sum(self._attach(namespace, index, p, way) for p, way in programs.items())
+                    made += sum(self._attach(namespace, index, p, way) for p, way in wanted.items())
                     done.append(name)
                 except Gone:
                     pass  # the device went while we looked
@@ -74,6 +85,21 @@ class Frames:
 
         with self._lock:
             return work() if fd is None else netns.within(fd, work)
+
+    def sealed(self) -> frozenset[int]:
+        """The namespaces in which nothing is let out, whoever sends it."""
+        found = (d.name.partition("-")[0] for d in pins.entries(self.devices) for p in SEAL if (d / p).exists())
+        return frozenset(int(namespace) for namespace in found)
+
+    def unseal(self, namespace: int) -> None:
+        """Links go by their pins: nobody needs to enter the namespace, which may be gone."""
+        with self._lock:
+            for directory in pins.entries(self.devices):
+                if directory.name.startswith(f"{namespace}-"):
+                    for program in SEAL:
+                        pins.detach(directory / program)
+                    with contextlib.suppress(OSError):  # another's are there
+                        directory.rmdir()
 
     def detach(self, namespace: int, fd: int | None, programs: Mapping[str, str]) -> None:
         """From every device of the namespace."""
@@ -137,6 +163,12 @@ class Frames:
             return False
         fd = libbpf.obj_get(self.programs / program)
         try:
+            if program in SEAL:
+                if not self.links or not self._link(namespace, index, program, fd, way):
+                    raise NotSupported(
+                        f"seal device {index}", errno.EOPNOTSUPP, "the kernel has no links for it (tcx, 6.6)"
+                    )
+                return True
             if self.links and self._link(namespace, index, program, fd, way):
                 return True
             rtnetlink.set_filter(index, way, fd, program, handle=_HANDLE, priority=_PRIORITY[program])

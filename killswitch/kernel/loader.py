@@ -125,7 +125,7 @@ def load(obj: Path, generation: pins.Generation) -> Loaded:
             *attach.CGROUP,
             *lsm.PROGRAMS,
         }
-        needed |= {*HOST, *frames.WORKLOADS, *frames.HOST, *frames.HOST_CGROUP}
+        needed |= {*HOST, *frames.WORKLOADS, *frames.WRITTEN, *frames.SEAL, *frames.HOST, *frames.HOST_CGROUP}
         if missing := sorted(needed - maps.keys() - programs.keys() - set(loaded.left_out())):
             hint = f"it is no data plane of this release, for it has no {missing[0]}; {refusal.REBUILD}"
             raise KernelError(f"load the BPF object {obj}", errno.ENOEXEC, hint)

@@ -84,6 +84,25 @@ class Slots:
         self._count()
         return slot
 
+    def mend(self, cgroup_id: int) -> list[str]:
+        """Tell the kernel anew which workload this is, where it has been told something else; by which maps. Raises Gone when it
+        is not watched, KernelError."""
+        slot = self.slot(cgroup_id)
+        mended = []
+        for name, value in (
+            ("workload_by_cgroup", slot.to_bytes(4, "little")),
+            ("cgroup_slot", abi.CGROUP_SLOT.codec.pack(cgroup_id, slot)),
+        ):
+            told = self._loaded.maps[name]
+            if told.get(_u64(cgroup_id)) != value:
+                told.put(_u64(cgroup_id), value)
+                mended.append(name)
+        at = slot * self._size + _ID_AT
+        if int.from_bytes(self._memory[at : at + 8], "little") != cgroup_id:
+            store_u64(self._memory, at, cgroup_id)
+            mended.append("workloads")
+        return mended
+
     def free(self, cgroup_id: int) -> None:
         """Its id stays in the slot until the slot is used again: a packet still on its way must not find it closed."""
         slot = self._slots.pop(cgroup_id, None)

@@ -38,6 +38,8 @@ class Report:
     namespaces: int = 0
     not_listed: tuple[str, ...] = ()  # protocols that this kernel cannot list
     muted: int = 0  # packet sockets that hear nothing more, and send through the devices' programs alone
+    # Namespace -> datagram sockets in it that no process of the workload holds and nothing destroys: of a tunnel that it set up
+    unheld: Mapping[int, tuple[InetSocket, ...]] = field(default_factory=dict)
     loose: frozenset[int] = frozenset()  # inodes of sockets to which nothing can be done: who holds one has to end
 
     @property
@@ -118,6 +120,7 @@ class _Job:
         self.visited: set[int] = set()
         self._destroyed: list[InetSocket] = []
         self._remaining: list[InetSocket] = []
+        self._found_in: dict[int, int] = {}  # inode of a socket -> its namespace
         self._errors: list[str] = []
         self._unreachable: list[str] = []
         self._shut: set[int] = set()
@@ -133,6 +136,7 @@ class _Job:
             destroyed, failed, remaining = sockdiag.destroy_matching(diag, self._owners.wanted)
             self._not_listed |= diag.missing
         self._destroyed += destroyed
+        self._found_in |= {s.inode: namespace for s in remaining}
         self._remaining += remaining
         self._errors += [f"{s}: {os.strerror(code)}" for s, code in failed]
 
@@ -193,13 +197,18 @@ class _Job:
         self._kinds[kind] = self._kinds.get(kind, 0) + 1
 
     def report(self) -> Report:
-        left = tuple(s for s in self._remaining if s.inode not in self._shut)
+        left = [s for s in self._remaining if s.inode not in self._shut]
+        unheld: dict[int, tuple[InetSocket, ...]] = {}
+        for s in [s for s in left if s.protocol == socket.IPPROTO_UDP and s.inode not in self._owners.held]:
+            namespace = self._found_in[s.inode]
+            unheld[namespace] = (*unheld.get(namespace, ()), s)
+            left.remove(s)
         ours = self._owners.cgroups
         foreign = {s.inode for s in (*self._destroyed, *self._remaining) if s.cgroup and s.cgroup not in ours}
         return Report(
             destroyed=tuple(self._destroyed),
             shut=len(self._shut),
-            remaining=left,
+            remaining=tuple(left),
             errors=(*(self._errors if left else ()), *self._unreachable),
             foreign=len(foreign),
             handed=self._handed,
@@ -208,6 +217,7 @@ class _Job:
             namespaces=len(self.visited),
             not_listed=tuple(sorted(self._not_listed)),
             muted=self._muted,
+            unheld=unheld,
             loose=frozenset(self._loose),
         )
 

@@ -67,6 +67,29 @@ def _at_devices() -> str:
     return "their frames are judged at the devices; severed, they hear nothing"
 
 
+def _sealed() -> str:
+    """A link at a device of a network namespace made for it: what lets nothing out is a link, so that it is known of later."""
+    failed: list[KernelError] = []
+
+    def work() -> None:
+        try:
+            syscalls.unshare(_CLONE_NEWNET)
+            program = bpfcall.load(_SCHED_CLS, bpfcall.allow(2))
+            try:
+                os.close(bpfcall.link(program, socket.if_nametoindex("lo"), _TCX_EGRESS))
+            finally:
+                os.close(program)
+        except KernelError as e:
+            failed.append(e)
+
+    thread = threading.Thread(target=work, name="sealing")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return "a network namespace in which nobody else lives lets nothing out while its workload is severed and runs"
+
+
 def _no_xdp() -> str:
     with contextlib.suppress(NotSupported):
         return _closed(_AF_XDP, socket.SOCK_RAW, "AF_XDP sockets", "")()
@@ -127,6 +150,20 @@ TRIALS: tuple[tuple[str, str, Callable[[], str]], ...] = (
         "no_packet_sockets",
         "severed is severed: no way round by AF_PACKET",
         _at_devices,
+    ),
+    (
+        "sealed_namespaces",
+        "severed is severed: what the kernel sends by itself in a network namespace of the workload's own",
+        _sealed,
+    ),
+    (
+        "no_kernel_senders",
+        "severed is severed: no way round by what the kernel sends by itself where others live as well (tunnels, bridges, rules)",
+        _open(
+            "tell whose it is",
+            "to set that up takes CAP_NET_ADMIN, which `killswitch run` takes away; in a network namespace of the workload's "
+            "own see sealed_namespaces",
+        ),
     ),
     (
         "no_xdp_sockets",

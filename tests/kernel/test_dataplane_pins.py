@@ -306,6 +306,20 @@ def test_links_that_are_missing_are_attached_again(open_plane: Open, pin_dir: Pa
     assert not can_make_socket(cgroup)
 
 
+def test_what_maps_say_of_a_workload_is_put_back(open_plane: Open, cgroup: Cgroup) -> None:
+    plane = open_plane()
+    plane.watch(cgroup.id, cgroup.path, 1)
+    assert plane.reattach(cgroup.id, cgroup.path) == []
+    key, maps = cgroup.id.to_bytes(8, "little"), plane._loaded.maps
+    before = {name: maps[name].get(key) for name in ("workload_by_cgroup", "cgroup_slot")}
+    maps["workload_by_cgroup"].delete(key)
+    maps["cgroup_slot"].put(key, bytes(maps["cgroup_slot"].value_size))
+    assert plane.reattach(cgroup.id, cgroup.path) == ["workload_by_cgroup", "cgroup_slot"]
+    assert {name: maps[name].get(key) for name in before} == before
+    assert None not in before.values()
+    assert plane.reattach(cgroup.id, cgroup.path) == []
+
+
 def test_load_error_says_what_the_kernel_said(pin_dir: Path, mount: Path, tmp_path: Path, bpf_object: Path) -> None:
     broken = tmp_path / "broken.bpf.o"
     broken.write_bytes(bpf_object.read_bytes().replace(b"tp_btf/sched_process_exec\0", b"tp_btf/sched_process_exeX\0"))

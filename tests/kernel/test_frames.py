@@ -160,3 +160,30 @@ def test_severed_sets_up_no_xdp(plane: DataPlane, cgroup: Cgroup, talker: Talker
     assert talker.tell("umem") == "done"
     plane.set_containment(cgroup.id, SEVERED)
     assert talker.tell("umem") == "EPERM"
+
+
+def test_a_seal_lets_nothing_out_until_it_is_taken_off(plane: DataPlane, island: Island, counter: Counter) -> None:
+    def ask() -> None:
+        with island.open_socket(kind=2) as s, island.socket_in(island.host, 2, 2) as own:
+            s.sendto(b"x", (island.near4, 4009))  # the kernel answers: there is nobody
+            own.sendto(b"x", (island.far4, 4001))
+
+    ask()
+    counter.wait_for(2)
+    with Place(island.host_netns, island.host_netns).opened() as (inode, fd):
+        attached = plane.frames.attach(inode, fd, frames.SEAL)
+        if not plane.frames.links:
+            assert len(attached.errors) == 3
+            pytest.skip("this kernel has no links at devices")
+        assert (len(attached.devices), attached.made, attached.errors) == (3, 3, ())
+        assert plane.frames.sealed() == {inode}
+        since = time.time_ns()
+        ask()
+        assert silent(counter, since)
+        assert plane.frames.attach(inode, fd, frames.SEAL).made == 0
+        plane.frames.unseal(inode)
+        plane.frames.unseal(inode)
+    assert plane.frames.sealed() == set()
+    since = time.time_ns()
+    ask()
+    counter.wait_for(1, since=since)
