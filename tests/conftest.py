@@ -7,8 +7,13 @@ import re
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import tests.rig  # noqa: F401 (it sets up gRPC, before a test loads it)
+
+# A crowded machine makes neither an example nor its making wrong: nothing here fails for being slow.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 MISSING = re.compile(r"not installed|apt install|needs root", re.IGNORECASE)
 
