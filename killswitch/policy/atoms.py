@@ -46,7 +46,8 @@ NAMES = {hostnames.DNS: 1 << BIT_DNS, hostnames.TLS: 1 << BIT_TLS}
 _OF_FLOW = ("sent", "received", "host", "address", "port")
 _FLOW_FLAGS = 1 << BIT_OUTBOUND | 1 << BIT_UDP | sum(NAMES.values())
 # How many states each walk may have, at most: together with OpenSSH's grammar they fill the table.
-_SHARES = {"parent": 1024, "name": 2048, "path": 1024, "sent": 512, "received": 512, "host": 1536, "args": 3328}
+_SHARES = {"parent": 1024, "name": 2048, "path": 1024, "sent": 1024, "received": 1024, "host": 1536, "args": 3328}
+_TEXT = {"args": "arguments", "sent": "flow", "received": "flow"}
 _BINARY = {"address4": 384, "address6": 384, "port": 128}
 _FLAGS = {"file.memfd": BIT_MEMFD, "file.unlinked": BIT_UNLINKED, "process.args_truncated": BIT_TRUNCATED}
 NO_BIT = f"all {PREDICATES - FIRST_FREE_BIT} predicate bits are taken"
@@ -135,7 +136,7 @@ class Atoms:
         if walk == "name" and self.gate:
             atoms[self.gate] = Predicate("process.name", "match", ssh.NAMES)
         limit = min(_SHARES[walk], MAX_STATES - table.states)
-        dfa, left_out = walks.build(atoms, single=walk != "args", limit=limit)
+        dfa, left_out = walks.build(atoms, text=_TEXT.get(walk, "token"), limit=limit)
         for bit, why in left_out.items():
             self.refused[atoms[bit]] = why
             self.bits.pop(atoms[bit], None)

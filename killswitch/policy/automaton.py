@@ -127,6 +127,19 @@ def end_at_nul(dfa: Dfa) -> Dfa:
     return prune(Dfa(classes, rows, [0, *dfa.bits, *leaves], dfa.start + 1))
 
 
+def pass_over_nul(dfa: Dfa) -> Dfa:
+    """The automaton of what goes over a wire, where a NUL is a byte like others: it is read as the byte 1, for rules cannot
+    spell it. (Lengths and addresses, as a proxy or a WebSocket has them before what it carries, hold NULs.)
+    """
+    classes, pairs = joint_classes(dfa.classes, bytes([1] + [0] * 255))
+    pick = picker([a for a, _ in pairs])
+    nul, one = classes[NUL], classes[1]
+    rows = [list(pick(row)) for row in dfa.rows]
+    for row in rows:
+        row[nul] = row[one]
+    return prune(Dfa(classes, rows, dfa.bits, dfa.start))
+
+
 def prune(dfa: Dfa) -> Dfa:
     """Without the states that cannot be reached or can report nothing; state 0 of the result is dead."""
     reached = [dfa.start]

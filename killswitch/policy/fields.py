@@ -80,6 +80,11 @@ def _on(name: str, *types: type) -> dict[type, Callable[[Any], Values]]:
     return dict.fromkeys(types, _attribute(name))
 
 
+def _opening(name: str) -> dict[type, Callable[[Any], Values]]:
+    """As the kernel reads it: in what goes over a wire a NUL is a byte like others, and no rule can spell it."""
+    return {Wire: lambda event: (getattr(event, name).replace(b"\0", b"\1"),)}
+
+
 def _of_finding(name: str) -> dict[type, Callable[[Any], Values]]:
     """What a rule does not say of its findings is not there."""
     return {Sums: lambda sums: (value,) if (value := getattr(sums.source, name)) else ()}
@@ -178,10 +183,10 @@ FIELDS: Mapping[str, Field] = {
     "relay.match": Field("number", 4, "share of all that was said inside that these are, 0 to 1", {}),
     "relay.certainty": Field("number", 4, "bits by which this is no coincidence: -log2 of the chance", {}),
     "wire.sent": Field(
-        "text", 2, "what the workload sent first on a TCP connection: up to 1,024 bytes or a NUL", _on("sent", Wire)
+        "text", 2, "what the workload sent first on a TCP connection: up to 1,024 bytes, NULs as 0x01", _opening("sent")
     ),
     "wire.received": Field(
-        "text", 2, "what it received first on a TCP connection: up to 1,024 bytes or a NUL", _on("received", Wire)
+        "text", 2, "what it received first on a TCP connection: up to 1,024 bytes, NULs as 0x01", _opening("received")
     ),
     "remote.ip": Field("ip", 2, "the address of the far side", _on("remote_ip", Wire, Flow)),
     "remote.port": Field("number", 2, "the port of the far side", _on("remote_port", Wire, Flow)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 
 from killswitch.policy import hostnames, literals, matcher, regex, wildcard
-from killswitch.policy.automaton import Dfa, TooBig, end_at_nul, minimise, prune, union
+from killswitch.policy.automaton import Dfa, TooBig, end_at_nul, minimise, pass_over_nul, prune, union
 from killswitch.policy.model import Predicate
 from killswitch.policy.nfa import ANY, Nfa, determinise
 
@@ -20,11 +20,14 @@ TOKEN, LINE, DOMAIN = "token", "line", "domain"  # what a literal is part of
 Atoms = Mapping[int, Predicate]  # predicate bit (as a mask) -> predicate
 
 
-def build(atoms: Atoms, *, single: bool, limit: int) -> tuple[Dfa, dict[int, str]]:
+FINISH = {"arguments": prune, "token": end_at_nul, "flow": pass_over_nul}
+
+
+def build(atoms: Atoms, *, text: str, limit: int) -> tuple[Dfa, dict[int, str]]:
     """The automaton, of at most ``limit`` states, and the predicates that are not in it, with the reason.
 
-    ``single``: the text is one token, and the walk is over at its NUL; otherwise it is the arguments. A predicate on
-    ``process.command_line`` reads the same arguments with their NULs as blanks.
+    ``text``, of ``FINISH``: one token, and the walk is over at its NUL; the first bytes of a flow, where a NUL is a byte
+    like others; or the arguments. A predicate on ``process.command_line`` reads the same arguments with their NULs as blanks.
     """
     parts = {bit: _split(predicate) for bit, predicate in atoms.items()}
     left_out = {bit: part.refused for bit, part in parts.items() if part.refused}
@@ -35,7 +38,7 @@ def build(atoms: Atoms, *, single: bool, limit: int) -> tuple[Dfa, dict[int, str
         kept = {bit: part for bit, part in kept.items() if bit not in crowded}
         try:
             dfa = reduce(lambda one, other: union(one, other, limit), [*_literals(kept, limit), *together] or [NOTHING])
-            dfa = end_at_nul(dfa) if single else prune(dfa)
+            dfa = FINISH[text](dfa)
             if len(dfa.rows) > limit:
                 raise TooBig(limit)
             return dfa, left_out

@@ -30,7 +30,7 @@ def expected(predicate: Predicate, texts: list[bytes]) -> bool:
 def test_one_walk_judges_every_predicate_of_a_name_as_each_would_be_judged_alone(
     found: list[Predicate], texts: list[str]
 ) -> None:
-    dfa, left_out = walks.build({1 << i: p for i, p in enumerate(found)}, single=True, limit=2000)
+    dfa, left_out = walks.build({1 << i: p for i, p in enumerate(found)}, text="token", limit=2000)
     assert not left_out
     for text in texts:
         bits = dfa.walk(text.encode() + b"\0")
@@ -43,7 +43,7 @@ def test_one_walk_judges_every_predicate_of_a_name_as_each_would_be_judged_alone
     st.lists(st.lists(TEXT, min_size=1, max_size=4), min_size=1, max_size=6),
 )
 def test_one_walk_judges_arguments_and_the_command_line(found: list[Predicate], lines: list[list[str]]) -> None:
-    dfa, left_out = walks.build({1 << i: p for i, p in enumerate(found)}, single=False, limit=3000)
+    dfa, left_out = walks.build({1 << i: p for i, p in enumerate(found)}, text="arguments", limit=3000)
     for line in lines:
         args = [arg.encode() for arg in line]
         bits = dfa.walk(b"".join(arg + b"\0" for arg in args))

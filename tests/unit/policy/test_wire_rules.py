@@ -183,3 +183,21 @@ def test_a_list_too_long_for_the_kernel_is_judged_by_the_daemon() -> None:
     assert made.rules[0].tier == 3 and "states" in made.rules[0].why
     assert not made.matches(wire(sent=b"x", remote_ip=many[7]), 1)
     assert made.matches(wire(sent=b"x", remote_ip="192.0.2.1"), 1)
+
+
+@pytest.mark.parametrize("before", [b"", b"\x05\x01\0\x05\x01\0\x01\xcb\0\x71\x0a\0\x16", b"\0" * 40])
+def test_a_nul_ends_nothing_of_what_goes_over_a_wire(before: bytes) -> None:
+    """As lengths and addresses before what a proxy or a WebSocket carries have them; by the automata and by the values alike."""
+    for value, op in (("^[^a-z]*hello", "re"), ("hello", "contains")):
+        condition = where("wire.sent", value, op=op)
+        made = compiled(condition)
+        for text, expected in ((before + b"hello", True), (before + b"hel\0lo", False)):
+            bits = made.wire_predicates(wire(sent=text))
+            assert any(bits & t.mask == t.value for t in made.programs[0].terms) is expected, (value, text)
+            assert bool(made.matches(wire(sent=text), 1)) is expected, (value, text)
+
+
+def test_what_must_stand_first_does_not_begin_again_after_a_nul() -> None:
+    made = compiled(where("wire.sent", "hello", op="startswith"))
+    for text, expected in ((b"hello", True), (b"\0hello", False), (b"x\0hello", False)):
+        assert bool(made.wire_predicates(wire(sent=text)) & made.programs[0].terms[0].mask) is expected, text
