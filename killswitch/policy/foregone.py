@@ -29,7 +29,7 @@ MAX_PROGRAMS = 512  # ...programs by their names, for which it is kept what is l
 MAX_NAMES = 512  # bytes of names that are kept of a program; whoever has longer ones costs what every program would
 
 Later = tuple["CompiledRule", "Program", Decision | None]
-_Left = tuple["CompiledRule", "Program", Formula]  # and what is left of the program's formula
+_Left = tuple[Later, Formula]  # and as a formula what is left of its program's
 _OfFacts = tuple[tuple[str, ...], bool, bool, bool, bool, bool]
 _OfProgram = tuple[_OfFacts, bytes, bytes]
 _NAMES = frozenset({"process.name", "process.executable"})
@@ -53,7 +53,7 @@ class Foregone:
     def __init__(self, rules: Iterable[tuple[CompiledRule, Program]]) -> None:
         self.rules = tuple(rules)
         self._by_facts: dict[_OfFacts, tuple[_Left, ...]] = {}
-        self._by_program: dict[_OfProgram, tuple[Later, ...]] = {}
+        self._by_program: dict[_OfProgram, tuple[Later, ...] | None] = {}  # None: it has come once
 
     def left(self, event: Exec, facts: Facts) -> tuple[Later, ...]:
         """The rules that may still match, in their order, each with what is left to be judged of it."""
@@ -63,12 +63,14 @@ class Foregone:
             not facts.sha256, not facts.config, not facts.named_files, not facts.environment,
         )  # fmt: skip
         key = known, event.executable, event.filename
-        kept = self._by_program.get(key)
-        if kept is None:
-            kept = tuple(_decided(self._of_facts(known, facts), event))
-            if len(event.executable) + len(event.filename) <= MAX_NAMES:
-                _keep(self._by_program, MAX_PROGRAMS, key, kept)
-        return kept
+        if (left := self._by_program.get(key)) is not None:
+            return left
+        possible = self._of_facts(known, facts)
+        # To work it out takes longer than to ask once: only for what has come before.
+        worked_out = tuple(_decided(possible, event)) if key in self._by_program else None
+        if len(event.executable) + len(event.filename) <= MAX_NAMES:
+            _keep(self._by_program, MAX_PROGRAMS, key, worked_out)
+        return tuple(later for later, _ in possible) if worked_out is None else worked_out
 
     def _of_facts(self, known: _OfFacts, facts: Facts) -> tuple[_Left, ...]:
         kept = self._by_facts.get(known)
@@ -79,7 +81,7 @@ class Foregone:
 
 
 def _keep(kept: dict[K, V], most: int, key: K, value: V) -> None:
-    if len(kept) >= most:
+    if len(kept) >= most and key not in kept:
         kept.clear()  # what comes again is soon there again
     kept[key] = value
 
@@ -97,7 +99,7 @@ def _possible(rules: Iterable[tuple[CompiledRule, Program]], facts: Facts) -> It
     for rule, program in rules:
         formula = given(program.formula or Const(True), judged)
         if formula != Const(False):
-            yield rule, program, formula
+            yield _ready(rule, program, formula), formula
 
 
 def _decided(rules: Iterable[_Left], event: Exec) -> Iterable[Later]:
@@ -108,10 +110,14 @@ def _decided(rules: Iterable[_Left], event: Exec) -> Iterable[Later]:
             return None
         return matcher.judge_of(predicate)(reader(predicate.field, Exec)(event, {}))
 
-    for rule, program, left in rules:
+    for (rule, program, _), left in rules:
         formula = given(left, judged)
         if formula != Const(False):
-            yield rule, program, None if formula == Const(True) else decision(formula, Exec)
+            yield _ready(rule, program, formula)
+
+
+def _ready(rule: CompiledRule, program: Program, left: Formula) -> Later:
+    return rule, program, None if left == Const(True) else decision(left, Exec)
 
 
 def given(formula: Formula, judged: Callable[[Predicate], bool | None]) -> Formula:

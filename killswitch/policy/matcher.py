@@ -44,7 +44,32 @@ def judge_of(predicate: Predicate) -> Judge:
         return lambda values: all(any(test(value) for value in values) for test in tests)
     if FIELDS[predicate.field].kind == "ip":  # the same addresses come again and again, and networks are slow to ask
         return _any_of((lru_cache(maxsize=4096)(lambda value: any(test(value) for test in tests)),))
+    words = _words(predicate)
+    if len(words) > 1:
+        others = _any_of(tuple(test for test, word in zip(tests, words, strict=True) if word is None))
+        return _one_of(frozenset(word for word in words if word is not None), others, cased=predicate.cased)
     return _any_of(tests)
+
+
+def _words(predicate: Predicate) -> tuple[bytes | None, ...]:
+    """For each of its values the text that it is compared with, None if by more than that the two are the same."""
+    if FIELDS[predicate.field].kind != "text" or predicate.op != "match":
+        return ()
+    globs = [wildcard.parse(str(value), predicate.op) for value in predicate.values]
+    words = (glob.literal if glob.at_start and glob.at_end else None for glob in globs)
+    return tuple(word if word is None or predicate.cased else word.lower() for word in words)
+
+
+def _one_of(words: frozenset[bytes], others: Judge, *, cased: bool) -> Judge:
+    """Names are compared with dozens of words: one look-up for all of them."""
+
+    def judge(values: Values) -> bool:
+        for value in values:
+            if (value if cased else value.lower()) in words:
+                return True
+        return others(values)
+
+    return judge
 
 
 def _any_of(tests: tuple[Test, ...]) -> Judge:

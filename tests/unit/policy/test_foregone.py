@@ -98,8 +98,9 @@ def test_the_same_rules_match_as_when_each_is_asked_whole(compiled: Compiled, da
 
             if by_bits and holds(program.formula, event.predicates, judge):
                 meant.append(rule.rule.id)
-    matched = compiled.later(event, (1 << len(compiled.policies)) - 1, found)
-    assert [one.rule.id for one in matched if one.fields & INSPECTED] == meant
+    for _ in range(3):  # a program that has come before is judged by less
+        matched = compiled.later(event, (1 << len(compiled.policies)) - 1, found)
+        assert [one.rule.id for one in matched if one.fields & INSPECTED] == meant
 
 
 def test_the_rules_are_such_that_some_match(compiled: Compiled) -> None:
@@ -124,8 +125,10 @@ def test_what_a_workload_calls_its_programs_does_not_fill_the_daemon(compiled: C
         assert len(later._by_facts) <= MAX_FACTS
     kept = len(later._by_program)
     long = replace(EXEC, executable=b"/" + b"a" * 4000)
-    assert [r.rule.id for r, _, _ in later.left(long, Facts())] == [r.rule.id for r, _, _ in later.left(EXEC, Facts())]
-    assert len(later._by_program) == kept + 1  # the other one's
+    assert later.left(long, Facts()) == later.left(long, Facts())
+    assert len(later._by_program) == kept
+    once, again = (later.left(EXEC, Facts()) for _ in range(2))
+    assert {r.rule.id for r, _, _ in again} < {r.rule.id for r, _, _ in once}
 
 
 def test_what_is_known_decides_as_far_as_it_goes() -> None:
