@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_host import SENDER
+from tests.e2e.test_host import HOSTS, SENDER, WORKLOADS, ports
 from tests.rig.daemon import Daemon, in_virtual_machine
 from tests.rig.farside import Counter
 from tests.rig.netns import FarSide
@@ -38,31 +38,21 @@ def test_the_machine(make_daemon: Callable[..., Daemon]) -> None:
         KILLSWITCH_HOST_CGROUP="/", KILLSWITCH_HOST_NETNS="", KILLSWITCH_RECONCILE_SECONDS="0.3"
     ).start()
     with Machine() as far, Counter(far) as counter:
-        sender = subprocess.Popen([sys.executable, "-c", SENDER, far.far4, "4001"], stdout=subprocess.DEVNULL)
-        agent = daemon.spawn("agent", sys.executable, "-c", SENDER, far.far4, "4004")
+        sender = subprocess.Popen([sys.executable, "-c", SENDER, far.far4, str(HOSTS)], stdout=subprocess.DEVNULL)
+        agent = daemon.spawn("agent", sys.executable, "-c", SENDER, far.far4, str(WORKLOADS))
+        key = _host_key(daemon.directory)
         server = subprocess.Popen(
-            [
-                "/usr/sbin/sshd",
-                "-D",
-                "-e",
-                "-f",
-                "/dev/null",
-                "-p",
-                "22",
-                "-h",
-                str(_host_key(Path("/tmp", daemon.name))),
-            ],
-            stderr=subprocess.DEVNULL,
+            ["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-p", "22", "-h", key], stderr=subprocess.DEVNULL
         )
         try:
-            counter.wait_for(4)
+            daemon.wait_for("both send", lambda: {HOSTS, WORKLOADS} <= ports(counter.since(0)))
             daemon.wait_for("watched", lambda: daemon.workload("agent"))
             daemon.wait_for("sshd", lambda: _answers(far))
             result = daemon.client.kill("host", "the machine misbehaves")
             since = time.time_ns()
             assert result.complete, result.receipts
             time.sleep(0.5)
-            assert {p.destination_port for p in counter.since(since)} & {4001, 4004} == set()
+            assert not ports(counter.since(since)) & {HOSTS, WORKLOADS}
             assert banner(far, far.near4).startswith(b"SSH-")
             with socket.create_server(("127.0.0.1", 0)) as own:
                 socket.create_connection(own.getsockname(), 5).close()
@@ -72,9 +62,11 @@ def test_the_machine(make_daemon: Callable[..., Daemon]) -> None:
             daemon.start()
             again = time.time_ns()
             time.sleep(0.5)
-            assert {p.destination_port for p in counter.since(again)} & {4001, 4004} == set()
+            assert not ports(counter.since(again)) & {HOSTS, WORKLOADS}
             assert daemon.client.release("host", "all clear").complete
-            counter.wait_for(2, since=time.time_ns())
+            released = time.time_ns()
+            daemon.wait_for("it sends again", lambda: HOSTS in ports(counter.since(released)))
+            assert WORKLOADS not in ports(counter.since(since))  # it is released by its name
         finally:
             for process in (sender, agent, server):
                 process.kill()

@@ -19,6 +19,7 @@ from killswitch.control.client import Client
 from killswitch.control.service import WorkloadInfo
 from killswitch.errors import KillswitchError
 from tests.rig import clean_host
+from tests.rig.emulated import patience
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
@@ -135,7 +136,7 @@ class Daemon:
             notify.settimeout(0.05)
             started = time.monotonic()
             self.process = self.launch(NOTIFY_SOCKET=str(address))
-            while time.monotonic() - started < seconds:
+            while time.monotonic() - started < patience(seconds):
                 with contextlib.suppress(TimeoutError):
                     if b"READY=1" in notify.recv(4096).split(b"\n"):
                         self.ready_seconds = time.monotonic() - started
@@ -157,7 +158,7 @@ class Daemon:
         if process.poll() is None:
             process.send_signal(with_signal)
         try:
-            return process.wait(seconds)
+            return process.wait(patience(seconds))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -191,7 +192,7 @@ class Daemon:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=patience(seconds),
             check=False,
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -199,7 +200,7 @@ class Daemon:
 
     def wait_for(self, what: str, condition: Callable[[], T | None], seconds: float = 20.0) -> T:
         """Poll until ``condition`` is true (returned); DaemonFailed with the log when it never is."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + patience(seconds)
         while not (found := condition()):
             if time.monotonic() > end:
                 raise DaemonFailed(f"not seen in {seconds} s: {what}\n{self.log()[-6000:]}")

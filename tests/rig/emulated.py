@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-import pytest
-
 EMULATED = bool(os.environ.get("KS_TEST_VM"))
 
-# For a test that does to the whole host what must not be done to the machine that it runs on.
-only_in_vm = pytest.mark.skipif(not EMULATED, reason="runs only in a virtual machine of its own: make test-vm")
+
+def patience(seconds: float) -> float:
+    """How long to wait before giving up on what must come: longer where every program is slow."""
+    return seconds * 6 if EMULATED else seconds
 
 
 def crowd(processes: int) -> int:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from tests.rig.emulated import patience
 from tests.rig.netns import FarSide
 
 ETH_P_ALL = 0x0003
@@ -119,7 +120,7 @@ class Counter:
 
     def wait_for(self, count: int = 1, *, seconds: float = 5.0, since: int = 0) -> list[Packet]:
         """Wait until ``count`` packets have come since then. Raises TimeoutError when they do not."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + patience(seconds)
         while len(found := self.since(since)) < count:
             if time.monotonic() > end:
                 raise TimeoutError(f"only {len(found)} of {count} packets reached the far side in {seconds} s")

@@ -23,6 +23,7 @@ import pytest
 from killswitch.kernel import cgroupfs
 from tests.e2e.conftest import Daemon
 from tests.rig import clean_host
+from tests.rig.emulated import patience
 from tests.rig.farside import Counter, Sink
 from tests.rig.netns import FarSide
 
@@ -119,7 +120,7 @@ class Inside:
         """What was said, once the script has ended by itself."""
         while self._hear():
             pass
-        _, errors = self.process.communicate(timeout=30)
+        _, errors = self.process.communicate(timeout=patience(30))
         assert self.process.returncode == 0, f"{self.process.returncode}: {errors}\n{self._said}"
         return {k: v for k, v in self._said.items() if k != "ready"}
 
