@@ -19,7 +19,7 @@ from killswitch.control.client import Client
 from killswitch.control.service import WorkloadInfo
 from killswitch.errors import KillswitchError
 from tests.rig import clean_host
-from tests.rig.emulated import patience
+from tests.rig.emulated import EMULATED, patience
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
@@ -183,7 +183,7 @@ class Daemon:
     def client(self) -> Client:
         """Connected to the admin socket; a new one for each life of the daemon."""
         if self._client is None:
-            self._client = Client(self.runtime_dir / "admin.sock")
+            self._client = Client(self.runtime_dir / "admin.sock", timeout=patience(30) if EMULATED else None)
         return self._client
 
     def cli(self, *arguments: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from killswitch.control.client import Client
 from killswitch.control.service import WorkloadInfo
 from killswitch.errors import KillswitchError
+from tests.rig.emulated import patience
 from tests.vm.service.far import LOG
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ def sh(*command: str, check: bool = True, seconds: float = 600) -> str:
 
 def client() -> Client:
     """Of the daemon that runs now; close it (``with``). One a question: the daemon may be another one by the next."""
-    return Client(Path("/run/killswitch/admin.sock"))
+    return Client(Path("/run/killswitch/admin.sock"), timeout=patience(30))
 
 
 def prop(name: str, unit: str = UNIT) -> str:

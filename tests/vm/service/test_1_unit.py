@@ -39,6 +39,8 @@ DROP_IN = f"""
 TimeoutStartSec=600
 WatchdogSec=90
 ExecStartPre=/usr/bin/python3 {ROOT}/tests/vm/service/probe.py {PROBED}
+ExecReload=
+ExecReload=killswitch --timeout 600 policy reload --reason "systemctl reload killswitchd"
 """
 
 
