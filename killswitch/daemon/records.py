@@ -32,7 +32,7 @@ from killswitch.ledger import Incident as KeptIncident
 log = logging.getLogger("killswitch.records")
 
 FLUSH = 5.0  # seconds that a stop waits for the disk
-ANSWER = 0.1  # seconds that an answer waits for the disk; what was ordered is done by then
+ANSWER = 2.0  # seconds that an answer waits for a slow disk; what was ordered is done by then
 UNANSWERED = 256  # orders whose outcome is known that are waited for to be answered
 
 
@@ -130,9 +130,12 @@ class Records:
             return
         self._ledger.put_order(replace(record, content=content, answer=answer))
         if self._ledger.health().ok:
+            written = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER):
-                    await asyncio.to_thread(self._ledger.flush, ANSWER)
+                    written = await asyncio.to_thread(self._ledger.flush, ANSWER)
+            if not written and self._ledger.health().ok:  # of a disk that fails the ledger itself tells
+                log.warning("answered before it is on disk, which is slow: order=%s", record.order_id)
 
     def charge(self, record: ChargeRecord) -> None:
         self._ledger.put_charge(record)
