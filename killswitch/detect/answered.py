@@ -15,7 +15,7 @@ from killswitch.detect.processes import Process, ProcessTable
 from killswitch.detect.traffic import Connection
 
 ANSWERED = "network.answered"
-OBEYED = "network.obeyed"
+OBEYED = ("network.obeyed", "network.obeyed_first", "network.obeyed_share")  # in the order of ``obeyed``
 MAX_RUNS = 1024  # programs that a workload ran last, of which is known for whom
 
 
@@ -50,17 +50,26 @@ def answered(connection: Connection) -> int:
     return sum(after.sent and not before.sent for before, after in itertools.pairwise(bursts))
 
 
-def obeyed(connection: Connection, runs: Runs) -> int:
-    """Of those turns, how many made a descendant of the process that connected run a program before the answer went out."""
+def obeyed(connection: Connection, runs: Runs) -> tuple[int, int, float]:
+    """Of those turns, how many made a descendant of the process that connected run a program before the answer went out; which
+    was the first of them (1 = the first thing that the far side said); and what share of all turns they are.
+
+    What begins with a greeting (mail, FTP, MySQL) goes on with turns that are the client's own business: who logs in, asks and
+    works on the answers has none of these among its first, and who is given orders has.
+    """
     if not answered(connection):
-        return 0
+        return 0, 0, 0.0
     times = runs.below(connection.flow.pid)
-    count, heard_ns = 0, 0  # since when the far side speaks; 0 = it does not
+    turns = count = first = 0
+    heard_ns = 0  # since when the far side speaks; 0 = it does not
     for burst in connection.bursts if times else ():
         if not burst.sent:
             heard_ns = heard_ns or burst.time_ns
         elif heard_ns:
-            first = bisect_left(times, heard_ns)
-            count += first < len(times) and times[first] <= burst.time_ns + burst.span_ns
+            turns += 1
+            at = bisect_left(times, heard_ns)
+            if at < len(times) and times[at] <= burst.time_ns + burst.span_ns:
+                count += 1
+                first = first or turns
             heard_ns = 0
-    return count
+    return count, first, count / turns if turns else 0.0

@@ -35,8 +35,8 @@ class Judge:
         self.reaching = any(r.fields.intersection(FANOUT) for r in compiled.rules)
         self.relaying = any(r.fields.intersection(RELAY) for r in compiled.rules)
         self.piping = any(PIPED in r.fields for r in compiled.rules)
-        self.answering = any(r.fields & {ANSWERED, OBEYED} for r in compiled.rules)
-        self.obeying = any(OBEYED in r.fields for r in compiled.rules)
+        self.obeying = any(r.fields.intersection(OBEYED) for r in compiled.rules)
+        self.answering = self.obeying or any(ANSWERED in r.fields for r in compiled.rules)
         self._outside = frozenset(EVENT_TYPES[r.rule.on] for r in compiled.rules if r.fields.intersection(OUTSIDE))
         # The policies for which code has to be looked at.
         self.hashing = mask(r.policy_index for r in compiled.rules if not LOOKED_AT.isdisjoint(r.fields))
@@ -76,7 +76,7 @@ class Judge:
         connection = workload.traffic.connections[event.cookie]
         more = {**held, ANSWERED: answered(connection)}
         if self.obeying:
-            more[OBEYED] = obeyed(connection, workload.runs)
+            more |= zip(OBEYED, obeyed(connection, workload.runs), strict=True)
         return more
 
     def later(self, workload: Workload, event: Inspected, process: Process | None) -> tuple[CompiledRule, ...]:

@@ -126,6 +126,8 @@ FIELDS: dict[str, FieldType] = {
     "network.piped": FieldType("boolean", _on("flow")),
     "network.answered": FieldType("whole", _on("flow")),
     "network.obeyed": FieldType("whole", _on("flow")),
+    "network.obeyed_first": FieldType("whole", _on("flow")),
+    "network.obeyed_share": FieldType("decimal", _on("flow"), limit="share"),
     "relay.exchanges": FieldType("whole", _on("flow")),
     "relay.bytes": FieldType("whole", _on("flow")),
     "relay.match": FieldType("decimal", _on("flow"), limit="share"),

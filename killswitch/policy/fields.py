@@ -176,6 +176,8 @@ FIELDS: Mapping[str, Field] = {
     "network.obeyed": Field(
         "number", 4, "of these, turns upon which the process, by one that descends from it, ran a program before it answered", {}
     ),
+    "network.obeyed_first": Field("number", 4, "which turn was the first such; 1 = what the far side said first, 0 = none", {}),
+    "network.obeyed_share": Field("number", 4, "share of all turns that were answered that these are, 0 to 1", {}),
     "relay.exchanges": Field(
         "number", 4, "turns of a conversation inside that were handed on from and to this connection, both ways", {}
     ),

@@ -68,22 +68,25 @@ def played(script: str) -> tuple[Connection, Runs]:
 
 
 @pytest.mark.parametrize(
-    ("script", "count"),
+    ("script", "count", "first", "share"),
     [
-        ("rxsrxsrxs", 3),
-        ("rysrysrys", 3),  # by a shell that it has started
-        ("rxssrrxxsrxs", 3),
-        ("rsrsrsrs", 0),  # a conversation
-        ("rsrxsrs", 1),
-        ("xxxrsrsrs", 0),  # programs first, then a mail about them
-        ("rzsrzsrzs", 0),  # others' programs
-        ("srxsrxsrxs", 0),  # it asks: a model, which tool is to be run
-        ("rsxrsxrsx", 0),  # it answers first
-        ("", 0),
+        ("rxsrxsrxs", 3, 1, 1),
+        ("rysrysrys", 3, 1, 1),  # by a shell that it has started
+        ("rxssrrxxsrxs", 3, 1, 1),
+        ("rsrsrsrs", 0, 0, 0),  # a conversation
+        ("rsrxsrs", 1, 2, 1 / 3),
+        ("rsrxsrxsrxs", 3, 2, 3 / 4),  # a greeting that asks who is there
+        ("rsrsrsrxsrsrxsrsrxsrs", 3, 4, 1 / 3),  # who logs in, runs a program for each mail, and deletes it
+        ("rsrsrsrxsrxsrxs", 3, 4, 1 / 2),  # a query, and a program for each of its answers
+        ("xxxrsrsrs", 0, 0, 0),  # programs first, then a mail about them
+        ("rzsrzsrzs", 0, 0, 0),  # others' programs
+        ("srxsrxsrxs", 0, 0, 0),  # it asks: a model, which tool is to be run
+        ("rsxrsxrsx", 0, 0, 0),  # it answers first
+        ("", 0, 0, 0),
     ],
 )
-def test_turns_upon_which_programs_were_run(script: str, count: int) -> None:
-    assert obeyed(*played(script)) == count
+def test_turns_upon_which_programs_were_run(script: str, count: int, first: int, share: float) -> None:
+    assert obeyed(*played(script)) == (count, first, pytest.approx(share))
 
 
 def test_programs_that_are_remembered_are_bounded() -> None:
