@@ -30,6 +30,9 @@ CGROUP: dict[str, int] = {
     "on_egress": 1,
 }
 
+# On a watched cgroup as well, where the kernel runs them: see ``unixhooks``. A libbpf before 1.4 does not know their types.
+UNIX: dict[str, int] = {"on_connect_unix": 49, "on_sendmsg_unix": 50}
+
 # At the root of the tree, while a workload that is cut off holds sockets which it did not make: see ``handed``.
 HANDED: dict[str, int] = {"on_handed_setsockopt": 22, "on_handed_ingress": 0, "on_handed_egress": 1}
 
@@ -62,7 +65,7 @@ def attach_cgroup(generation: pins.Generation, storage: Map, cgroup_fd: int, cgr
     told = False
     made: list[Path] = []
     try:
-        for name, kind in CGROUP.items():
+        for name, kind in _wanted(generation).items():
             pin = directory / name
             if not pin.exists():
                 with opened(generation.programs / name) as program:
@@ -83,9 +86,14 @@ def attach_cgroup(generation: pins.Generation, storage: Map, cgroup_fd: int, cgr
         raise
 
 
-def detached(directory: Path) -> list[Path]:
+def detached(generation: pins.Generation, cgroup_id: int) -> list[Path]:
     """Which of a cgroup's programs hold nothing: their pins, which are gone, or are of links that somebody has detached."""
-    return [pin for name in CGROUP if not _holds(pin := directory / name)]
+    directory = generation.cgroup(cgroup_id)
+    return [pin for name in _wanted(generation) if not _holds(pin := directory / name)]
+
+
+def _wanted(generation: pins.Generation) -> dict[str, int]:
+    return {**CGROUP, **{name: at for name, at in UNIX.items() if (generation.programs / name).exists()}}
 
 
 def _holds(pin: Path) -> bool:

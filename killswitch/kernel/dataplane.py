@@ -138,8 +138,8 @@ class DataPlane:
     def reattach(self, cgroup_id: int, cgroup_path: Path) -> list[str]:
         """Put programs back that are no longer attached to a watched cgroup, and what maps say of it; their names. Takes some
         0.1 ms when all is in place. Raises Gone when it is not watched or not there, KernelError when they cannot be attached."""
-        slot, directory = self._slots.slot(cgroup_id), self._loaded.generation.cgroup(cgroup_id)
-        lost = attach.detached(directory)
+        slot = self._slots.slot(cgroup_id)
+        lost = attach.detached(self._loaded.generation, cgroup_id)
         if lost and not (self._loaded.generation.programs / lost[0].name).exists():
             hint = "the pins of the data plane were removed: only a start can load it anew"
             raise KernelError(f"attach programs to {cgroup_path} again", errno.ESTALE, hint)

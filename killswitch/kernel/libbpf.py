@@ -69,6 +69,8 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_program__name": (c_char_p, (c_void_p,)),
     "bpf_program__fd": (c_int, (c_void_p,)),
     "bpf_program__set_autoload": (c_int, (c_void_p, c_bool)),
+    "bpf_program__set_type": (c_int, (c_void_p, c_int)),
+    "bpf_program__set_expected_attach_type": (c_int, (c_void_p, c_int)),
     "bpf_link_create": (c_int, (c_int, c_int, c_int, c_void_p)),
     "bpf_raw_tracepoint_open": (c_int, (c_char_p, c_int)),
     "bpf_link_detach": (c_int, (c_int,)),
@@ -167,7 +169,14 @@ def _refused(path: Path, code: int) -> KernelError:
 class Object:
     """A loaded object file; its maps and programs live as long as something holds or pins them."""
 
-    def __init__(self, path: Path, *, wanted: Callable[[str], bool], maps: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        wanted: Callable[[str], bool],
+        maps: Mapping[str, int],
+        types: Mapping[str, tuple[int, int]],
+    ) -> None:
         _log.clear()
         self._wanted = wanted
         self._handle = lib().bpf_object__open_file(os.fsencode(path), None)
@@ -176,6 +185,10 @@ class Object:
         try:
             for name, program in self._each("program"):
                 check(f"leave BPF program {name} out", lib().bpf_program__set_autoload(program, wanted(name)))
+                if wanted(name) and name in types:
+                    kind, at = types[name]
+                    check(f"say what BPF program {name} is", lib().bpf_program__set_type(program, kind))
+                    check(f"say where {name} goes", lib().bpf_program__set_expected_attach_type(program, at))
             for name, found in self._each("map"):
                 if name in maps:
                     check(f"share BPF map {name}", lib().bpf_map__reuse_fd(found, maps[name]))
@@ -216,10 +229,15 @@ def everything(name: str) -> bool:
 
 @contextmanager
 def loaded(
-    path: Path, *, wanted: Callable[[str], bool] = everything, maps: Mapping[str, int] | None = None
+    path: Path,
+    *,
+    wanted: Callable[[str], bool] = everything,
+    maps: Mapping[str, int] | None = None,
+    types: Mapping[str, tuple[int, int]] | None = None,
 ) -> Iterator[Object]:
-    """Load the programs that are ``wanted`` by their names; ``maps`` are descriptors of maps that are there already."""
-    obj = Object(path, wanted=wanted, maps=maps or {})
+    """Load the programs that are ``wanted`` by their names; ``maps`` are descriptors of maps that are there already. ``types``
+    tells (type, expected attach type) of programs in sections that this libbpf may not know."""
+    obj = Object(path, wanted=wanted, maps=maps or {}, types=types or {})
     try:
         yield obj
     finally:

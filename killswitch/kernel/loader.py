@@ -10,7 +10,7 @@ from pathlib import Path
 
 from killswitch.commands import Guard
 from killswitch.errors import Gone, KernelError
-from killswitch.kernel import abi, attach, frames, libbpf, lsm, pins, refusal, syscalls
+from killswitch.kernel import abi, attach, frames, libbpf, lsm, pins, refusal, syscalls, unixhooks
 from killswitch.kernel.maps import Map, Mapped, Percpu
 from killswitch.kernel.tables import MAPS as TABLE_MAPS
 
@@ -106,7 +106,11 @@ class Loaded:
 def load(obj: Path, generation: pins.Generation) -> Loaded:
     """Load the object and pin its maps and programs, but for the optional ones. Nothing is attached yet."""
     generation.create()
-    with libbpf.loaded(obj, wanted=lambda name: not lsm.is_optional(name)) as loaded:
+
+    def wanted(name: str) -> bool:
+        return not lsm.is_optional(name) and not unixhooks.is_left_out(name)
+
+    with libbpf.loaded(obj, wanted=wanted, types=unixhooks.TYPES) as loaded:
         maps, programs = dict(loaded.maps()), dict(loaded.programs())
         needed = {
             *MAPPED,
@@ -123,6 +127,7 @@ def load(obj: Path, generation: pins.Generation) -> Loaded:
             GUARDS,
             *attach.TRACING,
             *attach.CGROUP,
+            *attach.UNIX,
             *lsm.PROGRAMS,
         }
         needed |= {*HOST, *frames.WORKLOADS, *frames.WRITTEN, *frames.SEAL, *frames.HOST, *frames.HOST_CGROUP}

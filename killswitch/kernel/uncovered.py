@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 
 from killswitch.errors import KernelError, NotSupported
-from killswitch.kernel import bpfcall, rtnetlink, syscalls
+from killswitch.kernel import bpfcall, rtnetlink, syscalls, unixhooks
 
 _AF_XDP = 44
 _FAMILIES = 47  # AF_MAX of Linux 6.x; families that came later are asked for by nobody yet
@@ -180,11 +180,17 @@ TRIALS: tuple[tuple[str, str, Callable[[], str]], ...] = (
         ),
     ),
     (
+        "unix_connections",
+        "severed is severed: no new unix connection, nor a datagram to a unix address, where there is no BPF LSM",
+        unixhooks.trial,
+    ),
+    (
         "no_unix_helpers",
         "severed is severed: no way round by asking a process outside over a unix socket",
         _closed(
             socket.AF_UNIX, socket.SOCK_STREAM, "unix sockets",
-            "`killswitch run` hides those of D-Bus, systemd and container engines; freezing stops whoever would ask",
+            "what was connected before the cut stays so (new connections: see unix_connections, lsm_unix_sockets); `killswitch "
+            "run` hides the sockets of D-Bus, systemd and container engines; freezing stops whoever would ask",
         ),
     ),
     (

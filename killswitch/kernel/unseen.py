@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import enum
 import errno
+import os
 import select
 import signal
 import socket
@@ -62,6 +63,8 @@ def close_off(ours: socket.socket) -> Fate:
     """Do to a socket, through a duplicate of ours, what can be done. Again and again: the answer stays the same."""
     if ours.family in _FRAMES:
         return Fate.MUTED if _mute(ours) else Fate.LOOSE
+    if ours.family == socket.AF_UNIX:
+        return Fate.SHUT if _leads_to_us(ours) and _shut(ours) else Fate.LOCAL
     if ours.family == VSOCK:
         return Fate.SHUT if _shut(ours) else Fate.LOOSE
     return Fate.LOOSE if int(ours.family) in _ELSEWHERE else Fate.LOCAL
@@ -83,6 +86,14 @@ def _mute(ours: socket.socket) -> bool:
         ours.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
         ours.setsockopt(socket.SOL_SOCKET, _SO_LOCK_FILTER, 1)
         return True
+    return False
+
+
+def _leads_to_us(ours: socket.socket) -> bool:
+    """Whether this process listens at the other end: nobody asks to be let go through a connection of before the cut."""
+    with contextlib.suppress(OSError):
+        (pid,) = struct.unpack_from("=i", ours.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return bool(pid == os.getpid())
     return False
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.e2e.conftest import Daemon
 from tests.e2e.escapes.conftest import Inside
+from tests.e2e.escapes.loose import Loose, covered, judge
 
 SCRIPT = """
 runtime, state, policies = sys.argv[1:]
@@ -27,6 +30,45 @@ def test_daemon_socket(inside: Callable[..., Inside], user: str, shared_daemon: 
     tried = inside(SCRIPT, d.runtime_dir, d.state_dir, d.policy_dir, user=user).results()
     assert {"ENOENT", "EACCES", "EPERM", "EROFS", "EBUSY"} >= set(tried.values()), tried
     assert (d.runtime_dir / "admin.sock").is_socket()
+
+
+def test_as_full_root(loose: Callable[..., Loose], shared_daemon: Daemon) -> None:
+    """In a workload that is only watched, where the sockets are in sight: no connection leads to the daemon any more."""
+    name = f"loose{Loose.made + 1}"
+    paths = [p for p in sys.path if p.endswith("-packages")] + [str(Path(__file__).parents[3])]
+    script = loose(
+        """
+        sys.path[:0] = sys.argv[3:]
+        from killswitch.control.client import Client
+        from killswitch.errors import KillswitchError
+        path, name = sys.argv[1:3]
+        before, raw = Client(path), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        say("free", before.status().pid)
+        raw.connect(path)
+        go()
+        def ask(client):
+            try:
+                client.release(name, "it is me")
+            except KillswitchError as e:
+                raise OSError(errno.EPERM, str(e))
+        attempt("heard", lambda: raw.recv(100000) and raw.recv(1))
+        attempt("before", lambda: ask(before))
+        attempt("anew", lambda: ask(Client(path)))
+        attempt("connect", lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).connect(path))
+        """,
+        shared_daemon.runtime_dir / "admin.sock", name, *paths,
+    )  # fmt: skip
+    script.ready()
+    script.sever()
+    script.go()
+    said = script.results()
+    assert said["free"]
+    w = shared_daemon.workload(name)
+    assert w
+    escaped = "" if w.desired.severed else f"it was released: {said}"
+    if covered(shared_daemon, "unix_connections") or covered(shared_daemon, "lsm_unix_sockets"):
+        assert (escaped, said["before"], said["anew"], said["connect"]) == ("", "EPERM", "EPERM", "EPERM"), said
+    judge(shared_daemon, "unix_connections", escaped, always=False)
 
 
 def test_releasing_itself(inside: Callable[..., Inside], shared_daemon: Daemon) -> None:
