@@ -41,8 +41,9 @@ def test_as_full_root(loose: Callable[..., Loose], shared_daemon: Daemon) -> Non
         sys.path[:0] = sys.argv[3:]
         from killswitch.control.client import Client
         from killswitch.errors import KillswitchError
+        from pathlib import Path
         path, name = sys.argv[1:3]
-        before, raw = Client(path), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before, raw = Client(Path(path), timeout=5), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         say("free", before.status().pid)
         raw.connect(path)
         go()
@@ -53,7 +54,7 @@ def test_as_full_root(loose: Callable[..., Loose], shared_daemon: Daemon) -> Non
                 raise OSError(errno.EPERM, str(e))
         attempt("heard", lambda: raw.recv(100000) and raw.recv(1))
         attempt("before", lambda: ask(before))
-        attempt("anew", lambda: ask(Client(path)))
+        attempt("anew", lambda: ask(Client(Path(path), timeout=5)))
         attempt("connect", lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).connect(path))
         """,
         shared_daemon.runtime_dir / "admin.sock", name, *paths,
