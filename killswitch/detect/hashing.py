@@ -50,6 +50,7 @@ TABLES: dict[str, frozenset[tuple[int, int]]] = {
     "xoroshiro or xoshiro": frozenset(
         {(64, n) for n in (24, 37, 16, 55, 14, 36, 49, 28, 21, 45, 7, 17, 23)} | {(32, n) for n in (26, 13, 9, 11, 7)}
     ),
+    "neighbours on a board of bits": frozenset({(w, n) for w in (32, 64) for n in (1, w - 1)}),
 }
 MANY_AMOUNTS = 5
 TABLE_SHARE = 0.95  # of all rotations by known amounts that must be of one of these
@@ -170,12 +171,17 @@ def shapes(mix: Mix) -> dict[str, float]:
     chi = ramp(rot + mix["shift"], 0.006, 0.012) * choose * ramp(xor, 0.07, 0.11) * no_fp
     # Its loops left rolled: by one bit here, by amounts from a table there, with counters in between.
     by_one, by_table = mix.rotations.get((64, 1), 0.0), mix["rot"] - sum(mix.rotations.values())
+    by_table = max(by_table, min(mix["left by variable"], mix["right by variable"]))  # written out, by -O0
     rolled = (
-        ramp(by_one, 0.002, 0.005) * ramp(by_table, 0.002, 0.005) * ramp(andn, 0.010, 0.016) * ramp(xor, 0.04, 0.055)
+        ramp(by_one, 0.0015, 0.0035)
+        * ramp(by_table, 0.0015, 0.0035)
+        * ramp(andn, 0.010, 0.016)
+        * ramp(xor, 0.03, 0.045)
     )
     chi = max(chi, rolled * no_fp)
     # Carry-less multiplication alone is a CRC; with AES it is GCM.
-    aes = ramp(mix["aes"] + min(mix["clmul"], mix["aes"]), 0.01, 0.06)
+    # Rounds among many jumps are the look-ups of a hash table (Go's maps).
+    aes = ramp(mix["aes"] + min(mix["clmul"], mix["aes"]), 0.01, 0.06) * (1 - ramp(mix["jump"], 0.18, 0.28))
     engine = max(ramp(mix["sha"], 0.005, 0.015), aes) * no_fp
     hard_aes = ramp(mix["aes"], 0.008, 0.016) * ramp(mix["mul"], 0.02, 0.04) * ramp(xor, 0.05, 0.08) * no_fp
     mulxor = ramp(mix["vmul"], 0.025, 0.045) * ramp(mix["vadd"], 0.03, 0.05) * ramp(mix["vxor"], 0.06, 0.10) * no_fp

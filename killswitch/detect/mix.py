@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from killswitch.detect import paths, unoptimised
+from killswitch.detect.paths import Instruction
 from killswitch.machinecode import CodeBlock
 
 INSTRUCTIONS = 12  # from each address
@@ -53,21 +55,31 @@ def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
     rotations: defaultdict[tuple[int, int], float] = defaultdict(float)
     shifts: defaultdict[tuple[str, int, int], float] = defaultdict(float)
     references: dict[int, int] = {}
+    # What only keeps and finds variables, counted apart: of code that no optimiser has touched it is half and more.
+    idle: defaultdict[str, float] = defaultdict(float)
     samples = anonymous = 0
+    known = paths.Known(blocks)
     for block in blocks:
-        listing = loop_around(decode, block) or list(decode(block.code, block.address, INSTRUCTIONS))
+        listing = loop_around(decode, block) or paths.executed(decode, block, known, INSTRUCTIONS)
         if not listing:
             continue  # gone in the meantime, or no code
         samples += block.samples
         if block.anonymous:
             anonymous += block.samples
         weight = block.samples / len(listing)
-        for address, size, mnemonic, operands in listing:
+        overhead = unoptimised.overhead(listing)
+        counts["rot"] += weight * unoptimised.by_variable(listing)
+        for i, (address, size, mnemonic, operands) in enumerate(listing):
+            idle["overhead"] += weight * (i in overhead)
             for name in classify(mnemonic, operands):
                 counts[name] += weight
+                if i in overhead:
+                    idle[name] += weight
                 if name == "rot" and (by := rotated_by(mnemonic, operands)):
                     rotations[by] += weight
-                elif name in ("vleft", "vright") and (by := rotated_by(mnemonic, operands)):
+                elif name in ("left", "right") and operands.endswith(", cl"):
+                    counts[f"{name} by variable"] += weight
+                elif name in SHIFTS and (by := rotated_by(mnemonic, operands)):
                     shifts[name, *by] += weight
             if len(references) < MAX_REFERENCES and (data := refers_to(address + size, operands)):
                 references[data] = block.samples
@@ -79,16 +91,19 @@ def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
         if way == "vleft" and (both := min(count, shifts.get(("vright", width, width - left), 0.0))):
             counts["vrot"] += both
             rotations[width, left] += both
-    shares = {name: count / samples for name, count in counts.items()}
-    turned = {by: count / samples for by, count in rotations.items()}
+    for turn, count in unoptimised.written_out(shifts).items():
+        counts["rot"] += count
+        rotations[turn] += count
+    untouched = unoptimised.certainty(idle["overhead"] / samples)
+    executed = samples - untouched * idle["overhead"]
+    shares = {name: max(count - untouched * idle[name], 0.0) / executed for name, count in counts.items()}
+    turned = {by: count / executed for by, count in rotations.items()}
     return Mix(shares, samples, anonymous / samples, turned, tuple(references))
 
 
-Instruction = tuple[int, int, str, str]  # address, size, mnemonic, operands
-
+SHIFTS = ("vleft", "vright", "left", "right")
 AHEAD = 64  # instructions that are searched for the end of a loop
 LOOP = 20  # a loop with fewer is part of the one around it
-_TARGET = re.compile(r"(?:^|, )#?0x([0-9a-f]+)$")
 
 
 def loop_around(decode: Callable[..., Any], block: CodeBlock) -> list[Instruction]:
@@ -104,12 +119,11 @@ def loop_around(decode: Callable[..., Any], block: CodeBlock) -> list[Instructio
     raw = block.before + block.code + block.after
     best: list[Instruction] = []
     for address, size, mnemonic, operands in decode(block.code + block.after, block.address, AHEAD):
-        found = _TARGET.search(operands) if mnemonic[0] in "jbct" else None
-        if found is None or mnemonic in ("call", "bl", "test", "cmp"):
+        target = paths.target_of(mnemonic, operands)
+        if target is None:
             if mnemonic.startswith("ret"):
                 break
             continue
-        target = int(found[1], 16)
         if start <= target < block.address:
             best = list(decode(raw[target - start : address + size - start], target))
             if len(best) >= LOOP:
@@ -134,8 +148,8 @@ def rotated_by(mnemonic: str, operands: str) -> tuple[int, int] | None:
         width = _VECTOR_WIDTH.get(mnemonic[-1], 0)
         right = mnemonic.startswith("vpror")
     else:
-        width = 32 if _WIDTH.search(operands) else 64
-        right = mnemonic not in ("rol", "shld")
+        width = 32 if _WIDTH.search(operands) or operands.startswith("dword") else 64
+        right = mnemonic not in ("rol", "shld", "shl", "sal", "lsl")
     if not width or not 0 < by < width:
         return None
     return width, width - by if right else by
@@ -179,6 +193,8 @@ _X86 = _table(
     rot="rol ror rorx shld shrd",
     xor="xor",
     shift="shl shr sar sal shlx shrx sarx",
+    left="shl sal",
+    right="shr",
     andn="not andn",
     logic="and or not andn",
     add="add sub lea inc dec neg",
@@ -215,6 +231,7 @@ _X86_VECTOR: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
     )
 )
 _ZERO_IDIOM = re.compile(r"^(v?p?xor(p[sd]|[dq])?|sub|v?psub[bwdq])$")
+_ALL_ONES = (", 0xffffffff", ", 0xffffffffffffffff", ", -1")  # x ^ -1: how some write not
 _INDEXED = re.compile(r"\[[^\]]*\*[248]")  # [base + index*scale + disp]: a look-up in a table
 
 
@@ -230,6 +247,8 @@ def _x86(mnemonic: str, operands: str) -> tuple[str, ...]:
     classes = _x86_class(mnemonic)
     if not classes:
         return ()
+    if mnemonic == "xor" and operands.endswith(_ALL_ONES):
+        return _X86["not"]
     if _ZERO_IDIOM.match(mnemonic):
         last = operands.rpartition(", ")
         if last[2] == last[0].rpartition(", ")[2]:
@@ -247,6 +266,8 @@ _ARM64 = _table(
     rot="ror extr rorv rax1 xar",
     xor="eor eon eor3 bcax rax1 xar",
     shift="lsl lsr asr lslv lsrv ubfx ubfiz sbfx bfi bfxil",
+    left="lsl",
+    right="lsr",
     andn="bic orn mvn eon bcax",
     logic="and orr bic orn mvn tst",
     add="add sub adds subs neg",
