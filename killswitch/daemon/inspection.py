@@ -134,8 +134,11 @@ class Inspection:
         try:
             if known.programs is None:
                 with self._scanning:
-                    known = _Known(recognised(fd, recogniser), known.sha256)
-                self.scanned += 1
+                    # A program that starts itself anew, as git does, is asked about again while it is looked at.
+                    known = memory.get(identity) or known
+                    if known.programs is None:
+                        known = memory[identity] = _Known(recognised(fd, recogniser), known.sha256)
+                        self.scanned += 1
             if hashed and not known.sha256:
                 known = _Known(known.programs, digest(fd))
         except OSError:
