@@ -18,6 +18,7 @@ from killswitch.detect.budget import Budget
 from killswitch.detect.continuation import Mark
 from killswitch.detect.fields import program_of
 from killswitch.detect.folding import Folder
+from killswitch.detect.inwards import tried
 from killswitch.detect.judge import NOTHING, Judge
 from killswitch.detect.load import HASHING, LoadTable
 from killswitch.detect.processes import Process
@@ -213,10 +214,9 @@ class Engine:
     def _connect(self, workload: Workload, event: Connect) -> list[Command]:
         if type(event) not in self._judge.judges and not self._judge.reaching:
             return []
-        more: Mapping[str, object] = NOTHING
-        if self._judge.reaching:
-            more = workload.reach.tried(event.time_ns, event.destination_ip, port_of(event))
-        return self._by_rules(workload, event, workload.processes.get(event.pid, event.start_ticks), more)
+        process = workload.processes.get(event.pid, event.start_ticks)
+        more = tried(workload, process, event, reaching=self._judge.reaching)
+        return self._by_rules(workload, event, process, more)
 
     def _unanswered(self, workload: Workload, event: Unanswered) -> list[Command]:
         more: Mapping[str, object] = NOTHING

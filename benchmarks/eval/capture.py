@@ -32,8 +32,8 @@ class Seen:
         parsed = destination(frame)
         if parsed is None:
             return
-        *where, payload, reset = parsed
-        if reset:  # the host's own answer for a connection that it has just cut
+        *where, payload, own = parsed
+        if own:  # a reset for a connection that it has just cut
             return
         tally = self.tallies.setdefault((where[0], where[1], where[2]), Tally())
         tally.packets += 1
@@ -44,7 +44,7 @@ class Seen:
 
 
 def destination(frame: bytes) -> tuple[str, int, int, int, bool] | None:
-    """(address, protocol, port, payload bytes, bare reset) of an Ethernet frame; None for what the host sends by itself."""
+    """(address, protocol, port, payload bytes, own answer of the host) of an Ethernet frame; None for what no program sends."""
     kind = int.from_bytes(frame[12:14])
     if kind == 0x0800 and len(frame) >= 34:
         protocol, start = frame[23], 14 + (frame[14] & 15) * 4
@@ -64,7 +64,12 @@ def destination(frame: bytes) -> tuple[str, int, int, int, bool] | None:
         return where, protocol, port, max(0, end - start - (frame[start + 12] >> 4) * 4), bool(frame[start + 13] & 4)
     if protocol == socket.IPPROTO_UDP and len(frame) >= start + 8:
         return where, protocol, int.from_bytes(frame[start + 2 : start + 4]), max(0, end - start - 8), False
-    return where, protocol, 0, max(0, end - start - 8), False
+    # Nobody listens (any more) at a port that datagrams come to: that is the host's own answer, too.
+    unreachable = (protocol, frame[start : start + 2]) in (
+        (socket.IPPROTO_ICMP, b"\3\3"),
+        (socket.IPPROTO_ICMPV6, b"\1\4"),
+    )
+    return where, protocol, 0, max(0, end - start - 8), unreachable
 
 
 def open_capture(device: str) -> socket.socket:

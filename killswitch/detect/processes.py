@@ -36,6 +36,9 @@ class Process:
     memfd: bool = False
     unlinked: bool = False
     listens: bool = False  # it, or the one that it was forked from, has listened for connections
+    outside: tuple[str, int] | None = (
+        None  # the address and port of another host that either first connected to, by TCP
+    )
 
     @property
     def args(self) -> tuple[str, ...]:
@@ -78,6 +81,7 @@ class ProcessTable:
             child = Process(
                 event.pid, event.start_ticks, event.ppid, parent.name, parent.executable, parent.filename, parent.argv,
                 parent.argv_cut, parent.name, ancestors, parent.file, parent.memfd, parent.unlinked, parent.listens,
+                parent.outside,
             )  # fmt: skip
         elif known is not None:
             return known

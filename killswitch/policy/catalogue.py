@@ -111,6 +111,7 @@ FIELDS: dict[str, FieldType] = {
     "destination.port": FieldType("whole", _on("connect", "unanswered", "flow"), limit="port"),
     "source.ip": FieldType("ip", _on("listen")),
     "source.port": FieldType("whole", _on("listen"), limit="port"),
+    "network.turns_inwards": FieldType("boolean", _on("connect")),
     "network.fanout.hosts": FieldType("whole", _on("connect", "unanswered")),
     "network.fanout.ports": FieldType("whole", _on("connect", "unanswered")),
     "network.fanout.endpoints": FieldType("whole", _on("connect", "unanswered")),

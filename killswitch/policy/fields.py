@@ -148,6 +148,9 @@ FIELDS: Mapping[str, Field] = {
     ),
     "source.ip": Field("ip", 3, "the address that is bound", _on("source_ip", Listen)),
     "source.port": Field("number", 3, "the port that is bound", _on("source_port", Listen)),
+    "network.turns_inwards": Field(
+        "flag", 4, "the process had connected to another host by TCP, and now connects to this one, or to another inside", {}
+    ),
     "network.fanout.hosts": Field("number", 4, "internal hosts that the workload tried at this port in the last 10 s", {}),
     "network.fanout.ports": Field("number", 4, "ports that the workload tried at this internal host in the last 10 s", {}),
     "network.fanout.endpoints": Field("number", 4, "internal hosts times ports that the workload tried in the last 10 s", {}),

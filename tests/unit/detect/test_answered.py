@@ -13,15 +13,17 @@ from killswitch.events import Burst, Flow, Fork, Transport
 from tests.unit.detect.scenes import ex
 
 MS = 1_000_000
+SIZES = {"s": 10, "S": 200, "H": 517, "r": 10, "R": 2400}
 
 
 def connection(script: str, *, every_ms: int = 2, complete: bool = True) -> Connection:
-    """``script``: s = sent, r = received, _ = a pause of 200 ms, . = none; turns follow each other by ``every_ms``."""
+    """``script``: s = sent, S = sent, a long request, r = received, R = received, much, H = sent, a hello
+    of TLS, _ = a pause of 200 ms, . = none; turns follow each other by ``every_ms``."""
     now, bursts = 1_000 * MS, []
     for letter in script:
         now += (200 if letter == "_" else every_ms) * MS
-        if letter in "sr":
-            bursts.append(Burst(now, 0, 10, 1, letter == "s"))
+        if letter in SIZES:
+            bursts.append(Burst(now, 0, SIZES[letter], 1, letter in "sSH"))
     flow = Flow(
         now, 1, 10, 1, 0, b"bash", 1, Transport.TCP, "192.0.2.9", 40000, "198.51.100.7", 443, 1_000 * MS, now, 1, 1, False, 0,
         tuple(bursts),
@@ -64,7 +66,7 @@ def played(script: str) -> tuple[Connection, Runs]:
             pid, parent = {"x": (30, 10), "y": (31, 20), "z": (32, 99)}[letter]
             event = ex("/usr/bin/id", pid=pid, ppid=parent)
             runs.note(now, table.exec(event), table)
-    return connection("".join(c if c in "sr" else "." for c in script)), runs
+    return connection("".join(c if c in SIZES else "." for c in script)), runs
 
 
 @pytest.mark.parametrize(
@@ -80,9 +82,25 @@ def played(script: str) -> tuple[Connection, Runs]:
         ("rsrsrsrxsrxsrxs", 3, 4, 1 / 2),  # a query, and a program for each of its answers
         ("xxxrsrsrs", 0, 0, 0),  # programs first, then a mail about them
         ("rzsrzsrzs", 0, 0, 0),  # others' programs
-        ("srxsrxsrxs", 0, 0, 0),  # it asks: a model, which tool is to be run
+        ("SrxSrxSrxS", 0, 0, 0),  # it asks: a model, which tool is to be run
+        ("Srxsrxsrxs", 0, 0, 0),
         ("rsxrsxrsx", 0, 0, 0),  # it answers first
         ("", 0, 0, 0),
+        ("srxsrxsrxs", 3, 1, 1),  # it greets, and is told
+        ("ssrxsrxsrxs", 3, 1, 1),
+        ("sssssrxsrxsrxs", 0, 0, 0),  # it says more than a greeting
+        ("srxsrsrxsrsrxsrs", 0, 0, 0),  # it asks for each job, and says how it went
+        ("srxsrxsrxsrs", 0, 0, 0),
+        ("srxsrxsrxsrxsrs", 4, 1, 4 / 5),
+        ("HRsrxsrxsrxsrxs", 4, 1, 1),  # in TLS, told what to do
+        ("HRsrrxsrxsrxsrxSrxs", 5, 1, 1),  # the server's tickets first
+        ("HRsrxsrxsrxs", 0, 0, 0),  # too few to tell
+        ("HRSrxSrxSrxSrxS", 0, 0, 0),  # an agent that asks along with its last word of the handshake
+        ("HRsSrxSrxSrxSrxS", 0, 0, 0),
+        ("HRsrSrxSrxSrxSrxS", 0, 0, 0),  # asks when the tickets have come
+        ("HRsrxsrsrxsrsrxsrsrxs", 0, 0, 0),  # half of the turns
+        ("Hrsrxsrxsrxsrxs", 0, 0, 0),  # no certificate: some other protocol
+        ("srxSrsrsrs", 0, 0, 0),
     ],
 )
 def test_turns_upon_which_programs_were_run(script: str, count: int, first: int, share: float) -> None:
