@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.harness import Row
 
-GROUPS = ("exec_cost", "network", "events", "kill", "hold", "hashing", "footprint")
+GROUPS = ("exec_cost", "network", "events", "kill", "hold", "judging", "hashing", "footprint")
 
 
 def main() -> int:
