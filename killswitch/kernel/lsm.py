@@ -68,7 +68,7 @@ STRENGTHENED = (
     ),
     Strengthened(
         "lsm_unix_sockets", "severed is severed: no process outside is asked over a unix socket",
-        ("lsm_unix_connect", "lsm_unix_send", *_TRANSFER), ("no_unix_helpers",),
+        ("lsm_unix_connect", "lsm_unix_send", *_TRANSFER), ("no_unix_helpers", "unix_connections"),
     ),
     Strengthened(
         "lsm_foreign_sockets", "severed is severed: sockets that somebody outside passes in after the cut",
