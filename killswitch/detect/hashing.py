@@ -12,6 +12,7 @@ mulxor     vector multiplication, addition and xor: yescrypt, Argon2 with SSE or
 sbox       xor and add of looked-up table entries in turn, hardly a jump: Blowfish, hence bcrypt
 bitslice   whole vector registers xored, anded and ored, nothing added or shuffled: DES crackers
 virtual    code made at run time that mixes packed doubles, wide multiplications, xor and rotation: RandomX's programs
+fnv        lanes of words multiplied by FNV's prime and xored, nothing else: Ethash's kin over their data set
 ========== ===========================================================================================================
 
 The score is that of the best shape, less what speaks against it: floating point, time spent in the kernel, rotations by
@@ -191,9 +192,10 @@ def shapes(mix: Mix) -> dict[str, float]:
     bitslice = ramp(mix["vxor"], 0.05, 0.10) * ramp(mix["vlogic"], 0.04, 0.08) * calm
     virtual = ramp(mix["packed_double"], 0.06, 0.12) * ramp(mix["mul"], 0.03, 0.06) * ramp(xor + rot, 0.03, 0.06)
     virtual *= ramp(mix.anonymous, 0.5, 0.8)
+    fnv = ramp(mix["fnv"], 0.010, 0.025) * ramp(xor, 0.05, 0.08) * no_fp * (1 - ramp(mix["jump"], 0.18, 0.28))
     return {
         "arx": arx, "chi": chi, "engine": engine, "hard_aes": hard_aes, "mulxor": mulxor, "sbox": sbox, "bitslice": bitslice,
-        "virtual": virtual,
+        "virtual": virtual, "fnv": fnv,
     }  # fmt: skip
 
 
@@ -206,6 +208,7 @@ _TOLD = {
     "sbox": ("table_xor", "table_add", "shift"),
     "bitslice": ("vxor", "vlogic"),
     "virtual": ("packed_double", "mul", "xor", "rot"),
+    "fnv": ("fnv", "xor"),
 }
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from killswitch.detect import paths, unoptimised
+from killswitch.detect import paths, products, unoptimised
 from killswitch.detect.paths import Instruction
 from killswitch.machinecode import CodeBlock
 
@@ -69,6 +69,9 @@ def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
         weight = block.samples / len(listing)
         overhead = unoptimised.overhead(listing)
         counts["rot"] += weight * unoptimised.by_variable(listing)
+        # Where the CPU waits in a loop that is unrolled, a dozen instructions end in the middle of a product.
+        ahead = listing if len(listing) >= LOOP else list(decode(block.code + block.after, block.address, LOOP))
+        counts["fnv"] += block.samples / len(ahead) * products.lanes_by_prime(ahead)
         for i, (address, size, mnemonic, operands) in enumerate(listing):
             idle["overhead"] += weight * (i in overhead)
             for name in classify(mnemonic, operands):
