@@ -119,9 +119,10 @@ def test_what_a_workload_calls_its_programs_does_not_fill_the_daemon(compiled: C
         (r, p) for r, p in zip(compiled.rules, compiled.programs, strict=True) if r.fields & INSPECTED
     )  # fmt: skip
     for number in range(MAX_PROGRAMS + 40):
-        event = replace(EXEC, executable=b"/tmp/%d" % number)
-        later.left(event, Facts(programs=(f"p{number % (2 * MAX_FACTS)}",)))
+        later.left(replace(EXEC, executable=b"/tmp/%d" % number), Facts())
         assert len(later._by_program) <= MAX_PROGRAMS
+    for number in range(MAX_FACTS + 4):
+        later.left(EXEC, Facts(programs=(f"p{number}",)))
         assert len(later._by_facts) <= MAX_FACTS
     kept = len(later._by_program)
     long = replace(EXEC, executable=b"/" + b"a" * 4000)
