@@ -40,37 +40,41 @@ static __always_inline bool is_v2(struct cgroup *cgrp)
 	return BPF_CORE_READ(cgrp, root, hierarchy_id) == 0;
 }
 
-/* Who moves it: an operator, a service manager. What moves itself may be outside by now, and counts as inside. */
-static __always_inline u32 mover_outside(u32 moved)
+/* The workload of the process that runs here. What has moved itself may be outside by now, and counts as inside. */
+static __always_inline u32 slot_of_mover(u32 mover)
 {
-	u32 mover = bpf_get_current_pid_tgid() >> 32;
+	struct process_place *known = place_of(mover);
 
-	if (mover == moved || slot_of_cgroup(cgroup_of((void *)bpf_get_current_task())))
-		return 0;
-	return mover;
+	return known && known->slot ? known->slot : slot_of_cgroup(cgroup_of((void *)bpf_get_current_task()));
 }
 
-/* Out of a workload that is cut off, by its own hand? */
-static __always_inline bool lets_out(struct process_place *was, u32 to_slot, u32 moved)
+/* Out of a workload that is cut off, and by no operator's hand? */
+static __always_inline bool lets_out(struct process_place *was, u32 to_slot, bool by_outsider)
 {
-	if (!was->slot || was->slot == to_slot || !is_cut_off(was->slot))
-		return false;
-	return bpf_get_current_pid_tgid() >> 32 == moved ||
-	       slot_of_cgroup(cgroup_of((void *)bpf_get_current_task())) == was->slot;
+	return was->slot && was->slot != to_slot && !by_outsider && is_cut_off(was->slot);
+}
+
+static __always_inline void record(u32 tgid, struct process_place *place)
+{
+	if (!place->slot)
+		bpf_map_delete_elem(&processes, &tgid);
+	else if (bpf_map_update_elem(&processes, &tgid, place, BPF_ANY))
+		count_loss(place->slot, LOST_TRACKING_FULL);
 }
 
 SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(on_move, struct cgroup *to, const char *path, struct task_struct *task)
 {
 	struct process_place *known, was = {}, place = {};
+	u32 tgid, mover, mover_slot;
 	struct workload *w;
 	struct path_scratch *s;
-	u32 tgid;
+	bool by_outsider;
 
 	if (!anything_watched() || !is_v2(to))
 		return 0;
 	tgid = BPF_CORE_READ(task, tgid);
-	known = bpf_map_lookup_elem(&processes, &tgid);
+	known = place_of(tgid);
 	if (known)
 		was = *known;
 	place.slot = slot_of_cgroup(to);
@@ -83,39 +87,48 @@ int BPF_PROG(on_move, struct cgroup *to, const char *path, struct task_struct *t
 	if (was.cgroup_id == place.cgroup_id)
 		return 0;
 	w = workload_at(place.slot);
-	if (w) {
-		place.workload = w->cgroup_id;
-		if (bpf_map_update_elem(&processes, &tgid, &place, BPF_ANY))
-			count_loss(place.slot, LOST_TRACKING_FULL);
-	} else {
-		bpf_map_delete_elem(&processes, &tgid);
-	}
+	place.workload = w ? w->cgroup_id : 0;
+	mover = bpf_get_current_pid_tgid() >> 32;
+	mover_slot = slot_of_mover(mover);
+	by_outsider = mover != tgid && !mover_slot; /* an operator, a service manager */
 	fill_header(&s->event.header, EVENT_CGROUP_MOVE, was.slot ? was.workload : place.workload, task, was.cgroup_id);
-	if (lets_out(&was, place.slot, tgid))
-		stop_both(task, was.slot);
 	s->event.to_cgroup = place.cgroup_id;
 	s->event.to_workload = place.workload;
-	s->event.moved_by = mover_outside(tgid);
+	s->event.moved_by = by_outsider ? mover : 0;
+	if (lets_out(&was, place.slot, by_outsider)) {
+		was.left = 1;
+		was.cgroup_id = place.cgroup_id;
+		record(tgid, &was);
+		stop_both(task, was.slot, mover == tgid || is_cut_off(mover_slot));
+	} else {
+		record(tgid, &place);
+	}
 	send_with_path(s, was.slot ? was.slot : place.slot, path);
 	return 0;
 }
 
-/* The child has not run yet. */
+/* The child has not run yet. on_fork puts it on record. */
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_birth, struct task_struct *parent, struct task_struct *child)
 {
+	struct process_place *known;
 	struct cgroup *from, *to;
 	u32 slot;
 
 	if (!anything_watched())
 		return 0;
+	known = place_of(BPF_CORE_READ(parent, tgid));
+	if (has_left(known)) { /* before its own end reached it */
+		stop_both(child, known->slot, true);
+		return 0;
+	}
 	from = cgroup_of(parent);
 	to = cgroup_of(child);
 	if (from == to)
 		return 0;
 	slot = slot_of_cgroup(from);
 	if (slot && slot != slot_of_cgroup(to) && is_cut_off(slot))
-		stop_both(child, slot);
+		stop_both(child, slot, true);
 	return 0;
 }
 

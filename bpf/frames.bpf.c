@@ -2,6 +2,7 @@
 /* What programs on a workload's cgroup do not see: frames of packet sockets, frames that are forwarded, and the host as a
  * whole. */
 #include "host.h"
+#include "place.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -13,17 +14,19 @@ DESCRIBE(host);
 #define SHOT 2
 #define PASS 1
 #define DROP 0
-#define SOL_PACKET 263
-#define PACKET_QDISC_BYPASS 20
-#define SOL_XDP 283
 
 /* The slot of a severed workload that this frame's socket belongs to. Inet sockets are left to the cgroup's programs. */
 static __always_inline u32 severed_sender(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
+	u32 here;
 
 	if (!sk || sk->family == AF_INET || sk->family == AF_INET6 || !anything_watched())
 		return 0;
+	/* What left it may have made the socket elsewhere. Frames of packet sockets come here in the context of who sends. */
+	here = cut_off_here();
+	if (here)
+		return here;
 	for (u32 level = 1; level <= MAX_WORKLOAD_LEVEL; level++) {
 		u64 id = bpf_skb_ancestor_cgroup_id(skb, level);
 		u32 *slot;

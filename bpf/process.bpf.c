@@ -2,6 +2,7 @@
 /* Processes: what they run (judged here, before the first instruction), how they begin and end. */
 #include "hold.h"
 #include "judge.h"
+#include "place.h"
 #include "restraint.h"
 #include "stdio.h"
 #include <bpf/bpf_tracing.h>
@@ -14,9 +15,10 @@ DESCRIBE(exit_event);
 #define SIGKILL 9
 #define SIGNAL_GROUP_EXIT 4
 
-static __always_inline void track(struct task_struct *task, struct cgroup *cgrp, u32 slot, u64 workload)
+static __always_inline void track(struct task_struct *task, struct cgroup *cgrp, u32 slot, u64 workload, bool left)
 {
-	struct process_place place = {.cgroup_id = cgroup_id_of(cgrp), .workload = workload, .slot = slot};
+	struct process_place place = {
+		.cgroup_id = cgroup_id_of(cgrp), .workload = workload, .slot = slot, .left = left};
 	u32 tgid = BPF_CORE_READ(task, tgid);
 
 	if (bpf_map_update_elem(&processes, &tgid, &place, BPF_ANY))
@@ -84,6 +86,10 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 
 	if (!anything_watched())
 		return 0;
+	if (has_left(place_of(bpf_get_current_pid_tgid() >> 32))) { /* before its end reached it */
+		bpf_send_signal(SIGKILL);
+		return 0;
+	}
 	entered = bpf_ktime_get_ns();
 	cgrp = cgroup_of(task);
 	slot = slot_of_cgroup(cgrp);
@@ -120,6 +126,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
 	struct cgroup *from, *to;
 	struct task_struct *real_parent;
+	struct process_place *known;
 	struct fork_event e = {};
 	u64 workload, from_workload;
 	u32 slot, from_slot;
@@ -130,6 +137,9 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	from = cgroup_of(parent);
 	slot = slot_of_cgroup(to);
 	from_slot = to == from ? slot : slot_of_cgroup(from);
+	known = place_of(BPF_CORE_READ(parent, tgid));
+	if (has_left(known))
+		from_slot = known->slot;
 	if (!(slot | from_slot))
 		return 0;
 	workload = workload_id(slot);
@@ -138,14 +148,16 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	real_parent = BPF_CORE_READ(child, real_parent);
 	e.ppid = BPF_CORE_READ(real_parent, tgid);
 	e.parent_start_ticks = start_ticks_of(real_parent);
-	if (slot)
-		track(child, to, slot, workload);
+	if (from_slot && from_slot != slot && is_cut_off(from_slot))
+		track(child, to, from_slot, from_workload, true);
+	else if (slot)
+		track(child, to, slot, workload, false);
 	if (slot)
 		inherit_bits(e.ppid, e.header.pid, e.header.start_ticks, slot);
 	if (slot)
 		inherit_hold(parent, &e.header, slot);
 	send_flow(slot ? slot : from_slot, &e, sizeof(e));
-	if (to != from) {
+	if (to != from || from_slot != slot) {
 		if (from_slot)
 			e.header.workload = from_workload;
 		send_birth_move(&e.header, from_slot ? from_slot : slot, cgroup_id_of(from), e.header.cgroup_id,
@@ -161,19 +173,21 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	struct cgroup *cgrp;
 	struct workload *w;
 	u32 slot, tgid;
+	long untracked;
 
 	if (!anything_watched() || BPF_CORE_READ(task, signal, live.counter) != 0)
 		return 0;
+	/* Two last threads on two CPUs may both see live == 0: who takes the entry away reports. It may be of one that left. */
+	tgid = BPF_CORE_READ(task, tgid);
+	untracked = bpf_map_delete_elem(&processes, &tgid);
 	cgrp = cgroup_of(task);
 	slot = slot_of_cgroup(cgrp);
 	w = workload_at(slot);
 	if (!w)
 		return 0;
-	/* Two last threads on two CPUs may both see live == 0: who takes the entry away reports. */
-	tgid = BPF_CORE_READ(task, tgid);
 	bpf_map_delete_elem(&process_bits, &tgid);
 	bpf_map_delete_elem(&holds, &tgid);
-	if (bpf_map_delete_elem(&processes, &tgid))
+	if (untracked)
 		return 0;
 	fill_header(&e.header, EVENT_EXIT, w->cgroup_id, task, cgroup_id_of(cgrp));
 	if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT)

@@ -103,11 +103,16 @@ struct cgroup_slot {
 	u32 padding;
 };
 
+/* Of sockets that go round what judges frames at the devices. */
+#define SOL_PACKET 263
+#define PACKET_QDISC_BYPASS 20
+#define SOL_XDP 283
+
 struct process_place {
 	u64 cgroup_id;
 	u64 workload;
 	u32 slot;
-	u32 padding;
+	u32 left; /* it is outside, let out while its workload was cut off: it is to die, and is of that workload until then */
 };
 
 struct predicate_set {

@@ -27,6 +27,8 @@ class Upkeep:
         workloads = list(self._core.workloads)
         free = [w for w in workloads if w.desired == FREE]
         self._turn += 1
+        if again := self._core.plane.keep_outside():
+            log.error("programs at the root of the tree had been detached, and are attached again %s", ",".join(again))
         for w in [w for w in workloads if w.desired != FREE] + (free and [free[self._turn % len(free)]]):
             self._look_at(w)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from killswitch.errors import KernelError
-from killswitch.kernel import abi, libbpf, pins
+from killswitch.kernel import abi, libbpf, pins, syscalls
 from killswitch.kernel.maps import Map
 
 TRACING = ("on_exec", "on_fork", "on_exit", "on_move", "on_birth", "on_mkdir", "on_rmdir", "on_signal")
@@ -33,6 +33,11 @@ CGROUP: dict[str, int] = {
 # On a watched cgroup as well, where the kernel runs them: see ``unixhooks``. A libbpf before 1.4 does not know their types.
 UNIX: dict[str, int] = {"on_connect_unix": 49, "on_sendmsg_unix": 50}
 
+# At the root of the tree: what leaves a severed workload gets no socket elsewhere; and, once devices are guarded, none whose
+# frames go round them. The rest works without, where the kernel takes them not.
+OUTSIDE: dict[str, int] = {"on_socket_outside": 2, "on_option_outside": 22}
+OUTSIDE_FRAMES = "on_option_outside"
+
 # At the root of the tree, while a workload that is cut off holds sockets which it did not make: see ``handed``.
 HANDED: dict[str, int] = {"on_handed_setsockopt": 22, "on_handed_ingress": 0, "on_handed_egress": 1}
 
@@ -42,6 +47,35 @@ def attach_tracing(generation: pins.Generation) -> None:
     for name in TRACING:
         if not (generation.links / name).exists():
             attach_to_hook(generation, name)
+
+
+def attach_outside(generation: pins.Generation, mount: Path, *, frames: bool) -> list[str]:
+    """Attach to the root of the tree what is not there, each pinned; their names. Takes some 0.1 ms when there are none.
+    ``frames``: also what is of use once devices are guarded; it stays once it was. Raises KernelError: somebody's programs there
+    may suffer none beside them."""
+    frames = frames or any((g.outside / OUTSIDE_FRAMES).exists() for g in pins.generations(generation.path.parent))
+    wanted = [name for name in OUTSIDE if frames or name != OUTSIDE_FRAMES]
+    lost = [name for name in wanted if not _holds(generation.outside / name)]
+    if lost:
+        attach_to_root(generation, generation.outside, {name: OUTSIDE[name] for name in lost}, mount)
+    return lost
+
+
+def attach_to_root(generation: pins.Generation, directory: Path, programs: Mapping[str, int], mount: Path) -> None:
+    """Attach to the root of the cgroup tree, each pinned in this directory. Raises KernelError."""
+    pins.make(directory)
+    with contextlib.ExitStack() as stack:
+        try:
+            root = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as e:
+            raise syscalls.error(f"open {mount}", e) from e
+        stack.callback(os.close, root)
+        for name, kind in programs.items():
+            program = stack.enter_context(opened(generation.programs / name))
+            link = libbpf.link_cgroup(program, root, kind, f"{name} to the root of the cgroup tree")
+            stack.callback(os.close, link)
+            (directory / name).unlink(missing_ok=True)  # of a link that somebody has detached
+            libbpf.obj_pin(link, directory / name)
 
 
 def attach_to_hook(generation: pins.Generation, name: str) -> None:

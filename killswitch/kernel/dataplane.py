@@ -150,6 +150,11 @@ class DataPlane:
                 attach.attach_cgroup(self._loaded.generation, self._loaded.maps["cgroup_slot"], fd, cgroup_id, slot)
         return [pin.name for pin in lost] + self._slots.mend(cgroup_id)
 
+    def keep_outside(self) -> list[str]:
+        """Put the programs back by which what leaves a severed workload gets no socket; the names of those that were off. Takes
+        some 0.1 ms when there are none. Never raises: a kernel that does not take them is told of in the log."""
+        return self._loaded.keep_outside(self._mount)
+
     def set_policies(self, cgroup_id: int, policies: int) -> None:
         """Which policies apply: bit n is policy n. Raises Gone when it is not watched."""
         self._slots.set_policies(cgroup_id, policies)
@@ -267,6 +272,7 @@ class DataPlane:
     def guard_namespace(self, inode: int, tid: int, programs: Mapping[str, str] = WORKLOADS) -> Attached:
         """Judge frames of packet sockets (or what ``programs`` are for) at every device of the network namespace with this
         inode, in which the thread lives; what is judged already stays. From any thread. Raises Gone, KernelError."""
+        self._loaded.keep_outside(self._mount, frames=True)
         if inode == netns.own():
             return self.frames.attach(inode, None, programs)
         fd = netns.open_of_process(tid)

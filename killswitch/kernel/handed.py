@@ -8,13 +8,11 @@ attached when the first is marked and taken away when nobody is cut off any more
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 from pathlib import Path
 
 from killswitch.errors import KernelError
-from killswitch.kernel import abi, attach, libbpf, loader, pins, syscalls
+from killswitch.kernel import abi, attach, loader, pins
 
 
 class Handed:
@@ -44,18 +42,6 @@ class Handed:
             pins.detach_all(self._generation.handed)
 
     def _attach(self) -> None:
-        missing = [name for name in attach.HANDED if not (self._generation.handed / name).exists()]
-        if not missing:
-            return
-        pins.make(self._generation.handed)
-        with contextlib.ExitStack() as stack:
-            try:
-                root = os.open(self._mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except OSError as e:
-                raise syscalls.error(f"open {self._mount}", e) from e
-            stack.callback(os.close, root)
-            for name in missing:
-                program = stack.enter_context(attach.opened(self._generation.programs / name))
-                link = libbpf.link_cgroup(program, root, attach.HANDED[name], f"{name} to the root of the cgroup tree")
-                stack.callback(os.close, link)
-                libbpf.obj_pin(link, self._generation.handed / name)
+        missing = {name: kind for name, kind in attach.HANDED.items() if not (self._generation.handed / name).exists()}
+        if missing:
+            attach.attach_to_root(self._generation, self._generation.handed, missing, self._mount)

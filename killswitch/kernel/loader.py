@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from killswitch.errors import Gone, KernelError
 from killswitch.kernel import abi, attach, frames, libbpf, lsm, pins, refusal, syscalls, unixhooks
 from killswitch.kernel.maps import Map, Mapped, Percpu
 from killswitch.kernel.tables import MAPS as TABLE_MAPS
+
+log = logging.getLogger("killswitch.dataplane")
 
 MAPPED = ("workloads", "control", "losses_told")
 TRAFFIC = ("traffic", "traffic_activity")  # a generation from before there were any is taken over without
@@ -43,6 +47,8 @@ class Loaded:
     def __init__(self, generation: pins.Generation) -> None:
         self.generation = generation
         self.left_out: dict[str, str] = {}  # optional programs, and why the kernel runs without
+        self._attaching = threading.Lock()
+        self.outside_error = ""  # why what leaves gets sockets elsewhere, "" = it gets none
         self.maps: dict[str, Map] = {}
         self.rings: dict[str, int] = {}
         try:
@@ -95,6 +101,19 @@ class Loaded:
         found = self.maps["workload_by_cgroup"].items()
         return {int.from_bytes(k, "little"): int.from_bytes(v, "little") for k, v in found}
 
+    def keep_outside(self, mount: Path, *, frames: bool = False) -> list[str]:
+        """See to it that what leaves a severed workload gets no socket (see ``attach.attach_outside``); the programs that were not
+        there. Where the kernel takes them not, it goes on without: told once, and again when that changes. From any thread."""
+        with self._attaching:
+            try:
+                made, error = attach.attach_outside(self.generation, mount, frames=frames), ""
+            except KernelError as e:
+                made, error = [], str(e)
+            if error and error != self.outside_error:
+                log.error("what leaves a severed workload is killed, and may make a socket before: %s", error)
+            self.outside_error = error
+        return made
+
     def close(self) -> None:
         for opened in self.maps.values():
             opened.close()
@@ -124,6 +143,7 @@ def load(obj: Path, generation: pins.Generation) -> Loaded:
             DAEMON,
             HANDED,
             *attach.HANDED,
+            *attach.OUTSIDE,
             GUARDS,
             *attach.TRACING,
             *attach.CGROUP,

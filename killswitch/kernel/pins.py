@@ -5,6 +5,7 @@
                    links/<tracing program>
                    cgroups/<cgroup id>/<cgroup program>
                    handed/<cgroup program>
+                   outside/<cgroup program>
 
 A generation is built in ``<hash>-new`` and renamed when it is complete, and to ``<hash>-old`` before its pins go: one that a
 crash left half made, or half removed, is known by its name.
@@ -51,6 +52,11 @@ class Generation:
         """Links on the root of the cgroup tree, for sockets that workloads were handed."""
         return self.path / "handed"
 
+    @property
+    def outside(self) -> Path:
+        """Links on the root of the cgroup tree, for what leaves workloads."""
+        return self.path / "outside"
+
     def cgroup(self, cgroup_id: int) -> Path:
         return self.cgroups / str(cgroup_id)
 
@@ -80,6 +86,7 @@ class Generation:
         for cgroup in entries(self.cgroups):
             detach_all(cgroup)
         detach_all(self.handed)
+        detach_all(self.outside)
         path = self.path
         if not self.half_made and path.is_dir():
             path = path.rename(path.with_name(path.name + HALF_GONE))

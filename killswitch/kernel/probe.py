@@ -25,6 +25,7 @@ _KPROBE, _PERF_EVENT, _CGROUP_SKB, _CGROUP_SOCK, _SOCK_OPS, _RAW_TP, _SOCK_ADDR,
     2, 7, 8, 9, 13, 17, 18, 26, 29,
 )  # fmt: skip
 _AT_RAW_TP, _AT_FENTRY, _AT_LSM = 23, 24, 27  # expected attach types of tracing programs
+_AT_SOCK_CREATE = 2
 _RINGBUF, _CGROUP_STORAGE = 27, 19  # map types
 _SEND_SIGNAL = 109  # helper
 _CAPS = {"CAP_DAC_READ_SEARCH": 2, "CAP_KILL": 5, "CAP_NET_ADMIN": 12, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21}
@@ -164,6 +165,20 @@ def _stop_leavers() -> str:
         )
         raise NotSupported("kill whatever left, in the kernel", e.code, hint) from e
     return "the kernel has bpf_send_signal_task"
+
+
+@_trial("leavers_get_no_socket", "severed is severed: what leaves a workload that is cut off makes no inet socket elsewhere")
+def _leavers_get_no_socket() -> str:
+    root = os.open(cgroupfs.find_mount(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with (
+            _held(bpfcall.load(_CGROUP_SOCK, bpfcall.allow(), expected=_AT_SOCK_CREATE)) as program,
+            _held(bpfcall.link(program, root, _AT_SOCK_CREATE)),
+        ):
+            pass
+    finally:
+        os.close(root)
+    return "attached to the root of the cgroup tree: sock_create"
 
 
 @_trial("cgroup_skb", "severed is severed: packets are dropped both ways, of sockets old and new")

@@ -121,7 +121,7 @@ class Slots:
         """Tell the tracing programs where the processes are that were there before it was watched."""
         slot, processes = self._slots[cgroup_id], self._loaded.maps["processes"]
         for pid, at in attach.places(path):
-            processes.put(pid.to_bytes(4, "little"), abi.PROCESS_PLACE.codec.pack(at, cgroup_id, slot))
+            processes.put(pid.to_bytes(4, "little"), abi.PROCESS_PLACE.codec.pack(at, cgroup_id, slot, 0))
 
     def policies(self, cgroup_id: int) -> int:
         return int(struct.unpack_from("<Q", self._memory, self.slot(cgroup_id) * self._size + _POLICIES_AT)[0])

@@ -42,6 +42,7 @@ def bring_up(pin_dir: Path, mount: Path, obj: Path) -> tuple[loader.Loaded, bool
             log.info("cgroup id %d is gone: no longer watched", cgroup_id)
             pins.detach_all(final.cgroup(cgroup_id))
             Slots(loaded).free(cgroup_id)
+        loaded.keep_outside(mount)
         loaded.left_out = lsm.arm(final, obj)
         for old in others:
             lost += _retire(old, loaded, mount, pin_dir)

@@ -123,4 +123,4 @@ def test_maps_and_programs_are_the_ones_that_python_names(bpf_object: Path) -> N
     }
     at_devices = {*frames.WORKLOADS, *frames.WRITTEN, *frames.SEAL, *frames.HOST, *frames.HOST_CGROUP}
     others = {attach.SAMPLER, census.SOCKETS, census.NAMESPACES}
-    assert programs == {*attach.TRACING, *attach.CGROUP, *attach.HANDED, *at_devices, *others}
+    assert programs == {*attach.TRACING, *attach.CGROUP, *attach.HANDED, *attach.OUTSIDE, *at_devices, *others}
