@@ -102,7 +102,7 @@ class Loaded:
         return {int.from_bytes(k, "little"): int.from_bytes(v, "little") for k, v in found}
 
     def keep_outside(self, mount: Path, *, frames: bool = False) -> list[str]:
-        """See to it that what leaves a severed workload gets no socket (see ``attach.attach_outside``); the programs that were not
+        """See to it that what leaves a severed workload gets no socket (``attach.attach_outside``); the programs that were not
         there. Where the kernel takes them not, it goes on without: told once, and again when that changes. From any thread."""
         with self._attaching:
             try:

@@ -68,4 +68,4 @@ def test_move_out(
     assert said["itself"] == said["thread"] == -9, said
     shared_daemon.wait_for("nobody is there", lambda: not (outside_cgroup / "cgroup.procs").read_text())
     left = [] if quiet(counter, since) else counter.since(since)
-    judge(shared_daemon, "stop_leavers", left, always=False)
+    judge(shared_daemon, "leavers_get_no_socket", left, always=False)

@@ -1,11 +1,12 @@
 /*
  * A workload that is cut off lets its children out, again and again, and each tries to send from outside:
  *
- *   leaver OUTSIDE TRIES move|born udp|packet|fork|exec HOST PORT
+ *   leaver OUTSIDE TRIES move|born udp|fork|packet|bypass HOST DEVICE
  *
- * It waits for a line on stdin. Each try: a mover (on one CPU) has a child (on another) that already tries in a loop, and
- * writes its number to OUTSIDE/cgroup.procs; or has one born there. At the end it tells in one line what the children came
- * to: tries, how many of them made a socket, sent something, had a child of their own; how many lived on until killed here.
+ * It waits for a line on stdin. Each try: a mover (on one CPU) has a child (on another) that tries in a loop already, and
+ * writes its number to OUTSIDE/cgroup.procs; or has one born there. udp: a socket and a datagram; fork: a child of its own that
+ * does so; packet, bypass: a frame. Told at the end, in one line: how many of the tries made a socket, sent a datagram, had a
+ * child that was not killed.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -27,12 +28,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CHILD_SECONDS 5
-#define LIVES_ON_MS 3000
+#define CHILD_MS 1000
+#define GRANDCHILD_MS 20
 
 struct shared {
 	volatile int child, running;
-	volatile unsigned made, sent, forked;
+	volatile unsigned made, sent, lived;
 };
 
 static struct shared *shared;
@@ -90,7 +91,7 @@ static void attempt(void)
 	if (!strcmp(what, "packet") || !strcmp(what, "bypass"))
 		return send_frame();
 	if (!strcmp(what, "fork")) {
-		int64_t end = now_ms() + 20;
+		int64_t end = now_ms() + GRANDCHILD_MS;
 		pid_t pid = syscall(SYS_fork);
 
 		if (pid == 0) {
@@ -105,11 +106,12 @@ static void attempt(void)
 
 static void child(void)
 {
-	time_t end = time(NULL) + CHILD_SECONDS;
+	int64_t end = now_ms() + CHILD_MS;
 
 	signal(SIGCHLD, SIG_IGN);
+	shared->child = getpid();
 	shared->running = 1;
-	while (time(NULL) < end)
+	while (now_ms() < end)
 		attempt();
 	_exit(0);
 }
@@ -123,10 +125,16 @@ static pid_t born_outside(void)
 	return syscall(435, &how, sizeof(how));
 }
 
+static void note_end(pid_t pid, int status)
+{
+	if (pid == shared->child && WIFEXITED(status))
+		shared->lived = 1;
+}
+
 static void mover(int born)
 {
+	int fd = open(procs, O_WRONLY), status;
 	char text[16];
-	int fd = open(procs, O_WRONLY);
 	pid_t pid;
 
 	on_cpu(0);
@@ -136,21 +144,20 @@ static void mover(int born)
 			on_cpu(sysconf(_SC_NPROCESSORS_ONLN) - 1);
 		child();
 	}
-	shared->child = pid;
 	if (!born) {
 		while (!shared->running)
 			sched_yield();
 		usleep(300);
 		write(fd, text, sprintf(text, "%d", pid));
 	}
-	waitpid(pid, NULL, 0);
+	if (waitpid(pid, &status, 0) == pid)
+		note_end(pid, status);
 	_exit(0);
 }
 
 int main(int argc, char **argv)
 {
 	unsigned tries, made = 0, sent = 0, lived = 0;
-	int64_t end;
 	char line[2];
 
 	if (argc < 7)
@@ -158,41 +165,30 @@ int main(int argc, char **argv)
 	tries = atoi(argv[2]);
 	what = argv[4];
 	to.sin_family = AF_INET;
-	to.sin_port = htons(atoi(argv[6]));
+	to.sin_port = htons(4001);
 	inet_aton(argv[5], &to.sin_addr);
+	device = if_nametoindex(argv[6]);
 	snprintf(procs, sizeof(procs), "%s/cgroup.procs", argv[1]);
 	outside = open(argv[1], O_RDONLY | O_DIRECTORY);
-	device = argc > 7 ? if_nametoindex(argv[7]) : 0;
 	shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	prctl(PR_SET_CHILD_SUBREAPER, 1); /* a mover may be killed before its child */
 	printf("ready\n");
 	fflush(stdout);
 	if (!fgets(line, sizeof(line), stdin))
 		return 2;
 	for (unsigned i = 0; i < tries; i++) {
+		int status;
 		pid_t pid;
 
 		memset((void *)shared, 0, sizeof(*shared));
-		pid = fork();
-		if (pid == 0)
+		if (fork() == 0)
 			mover(!strcmp(argv[3], "born"));
-		end = now_ms() + LIVES_ON_MS;
-		while (!shared->child && now_ms() < end && waitpid(pid, NULL, WNOHANG) != pid)
-			usleep(200);
-		while (shared->child && !kill(shared->child, 0) && now_ms() < end) {
-			waitpid(-1, NULL, WNOHANG);
-			usleep(200);
-		}
-		if (shared->child && !kill(shared->child, 0)) {
-			lived++;
-			kill(shared->child, SIGKILL);
-		}
-		kill(pid, SIGKILL);
-		while (waitpid(-1, NULL, 0) > 0)
-			;
+		while ((pid = waitpid(-1, &status, 0)) > 0)
+			note_end(pid, status);
 		made += shared->made > 0;
 		sent += shared->sent > 0;
+		lived += shared->lived;
 	}
-	printf("tries %u made %u sent %u lived %u\n", tries, made, sent, lived);
+	printf("made %u sent %u lived %u\n", made, sent, lived);
 	return 0;
 }
