@@ -167,7 +167,9 @@ def _stop_leavers() -> str:
     return "the kernel has bpf_send_signal_task"
 
 
-@_trial("leavers_get_no_socket", "severed is severed: what leaves a workload that is cut off makes no inet socket elsewhere")
+@_trial(
+    "leavers_get_no_socket", "severed is severed: what leaves a workload that is cut off makes no inet socket elsewhere"
+)
 def _leavers_get_no_socket() -> str:
     root = os.open(cgroupfs.find_mount(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
