@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from killswitch.commands import FREE, Containment
@@ -45,10 +46,31 @@ class Places:
         if core.workloads.absent.get(absent.cgroup) is not absent:
             return  # it is back already, or was released
         try:
-            core.path_of(absent.cgroup).mkdir(exist_ok=True)
-            core.watch(absent.cgroup)
+            made = self._make(core.path_of(absent.cgroup))
+            core.watch(absent.cgroup).made = made
         except (OSError, KernelError) as e:
             log.warning("its place is not held %s", fields(workload=absent.name, cgroup=absent.cgroup, error=e))
+
+    def _make(self, path: Path) -> bool:
+        """False: somebody was first."""
+        try:
+            path.mkdir()
+        except FileExistsError:
+            return False
+        return True
+
+    def vacate(self, w: Workload) -> None:
+        """It was released: a place in which nothing has ever run, and which we have made, goes, for nobody else would ever remove
+        it. The kernel keeps what is in use."""
+        path = self._core.path_of(w.cgroup)
+        if not (w.made and w.awaited and w.desired == FREE):
+            return
+        try:
+            if cgroupfs.cgroup_id(path) == w.id:
+                path.rmdir()
+                log.info("let go of the place of %s", fields(workload=w.name, cgroup=w.cgroup))
+        except (OSError, KernelError) as e:
+            log.info("the place of %s stays, somebody uses it", fields(workload=w.name, cgroup=w.cgroup, error=e))
 
     def taken_again(self, w: Workload, absent: Absent) -> None:
         """There is a cgroup in the place again, ours or somebody's: it is contained as the one before was."""

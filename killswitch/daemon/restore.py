@@ -138,7 +138,9 @@ def _hold_place(core: Core, row: KnownWorkload, desired: Containment) -> None:
     except KernelError as e:
         log.error("its place is not held %s", fields(workload=row.name, cgroup=row.cgroup, error=e))
         return _keep_absent(core, row, desired)
-    return _adopt(core, number, row.cgroup, replace(row, desired=lasting), FREE)
+    _adopt(core, number, row.cgroup, replace(row, desired=lasting), FREE)
+    if held := core.workloads.get(number):
+        held.made = True
 
 
 def _keep_absent(core: Core, row: KnownWorkload, desired: Containment) -> None:

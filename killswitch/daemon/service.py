@@ -128,7 +128,9 @@ class DaemonService:
         order_id = self._ordered(verb, order, found, found.incident)
         incident = found.incident
         receipts = await core.release(found, stage, order.reason)
-        return self._result(order_id, order, found, incident, receipts)
+        result = self._result(order_id, order, found, incident, receipts)
+        core.places.vacate(found)
+        return result
 
     async def _release_host(self, verb: str, order: Order, stage: str) -> OrderResult:
         host = self._core.host

@@ -22,6 +22,7 @@ class Workload:
     incident: str = ""  # open incident
     lost: int = 0  # events
     events: int = 0  # that came
+    made: bool = False  # the daemon itself made its cgroup, to hold the place
     awaited: bool = False  # its cgroup is a place that is held for what may come back: nothing has run in it yet
 
     @property

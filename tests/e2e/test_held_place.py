@@ -76,14 +76,25 @@ def test_a_place_that_something_moves_into_is_frozen_too(daemon: Daemon) -> None
         process.wait()
 
 
-def test_released_while_nothing_runs_there_it_is_forgotten_like_any_other(daemon: Daemon) -> None:
+def test_released_while_nothing_runs_there_the_place_goes_and_is_forgotten(daemon: Daemon) -> None:
     before = daemon.watched("agent").id
     incident = daemon.client.kill("agent", "test").incident
     (daemon.cgroup_dir / "agent").rmdir()
     daemon.wait_for("its place is held", lambda: held(daemon, before))
-    assert daemon.client.release("agent", "test").complete
+    order = daemon.client.release("agent", "test")
+    assert order.complete and order.workload.observed == FREE
     assert daemon.client.incident(incident).closed_unix > 0
-    (daemon.cgroup_dir / "agent").rmdir()
     daemon.wait_for("off the list", lambda: daemon.workload("agent") is None)
     time.sleep(0.3)
     assert not (daemon.cgroup_dir / "agent").exists()
+
+
+def test_a_place_that_is_in_use_stays_when_it_is_released(daemon: Daemon) -> None:
+    before = daemon.watched("agent").id
+    daemon.client.kill("agent", "test")
+    path = daemon.cgroup_dir / "agent"
+    path.rmdir()
+    w = daemon.wait_for("its place is held", lambda: held(daemon, before))
+    (path / "inner").mkdir()
+    assert daemon.client.release("agent", "test").complete
+    assert cgroupfs.cgroup_id(path) == w.id
