@@ -301,6 +301,8 @@ def test_links_that_are_missing_are_attached_again(open_plane: Open, pin_dir: Pa
     (generation,) = pins.generations(pin_dir)
     for name in ("on_sock_create", "on_egress"):
         pins.detach(generation.cgroup(cgroup.id) / name)
+    assert not can_make_socket(cgroup), "the program at the root of the tree knows whose process it is"
+    pins.detach_all(generation.outside)
     assert can_make_socket(cgroup)
     open_plane()
     assert not can_make_socket(cgroup)
