@@ -160,7 +160,10 @@ def _stop_leavers() -> str:
     try:
         _btf_id("bpf_send_signal_task", _AT_FENTRY)
     except KernelError as e:
-        hint = "who moves itself or another is killed at once, a child that it lets out milliseconds later, by the daemon; until then it makes no inet socket"
+        hint = (
+            "who moves itself or another is killed at once, a child that it lets out milliseconds later, by the daemon; "
+            "until then it makes no inet socket"
+        )
         raise NotSupported("kill whatever left, in the kernel", e.code, hint) from e
     return "the kernel has bpf_send_signal_task"
 
