@@ -155,7 +155,9 @@ def _send_signal() -> str:
         return "the verifier takes it in a tracing program"
 
 
-@_trial("stop_leavers", "severed is severed: what leaves a workload that is cut off comes to no further instruction")
+@_trial(
+    "stop_leavers", "severed is severed: what leaves a workload that is cut off is killed by the kernel itself, at once"
+)
 def _stop_leavers() -> str:
     try:
         _btf_id("bpf_send_signal_task", _AT_FENTRY)
