@@ -41,11 +41,12 @@ static __always_inline bool is_v2(struct cgroup *cgrp)
 }
 
 /* The workload of the process that runs here. What has moved itself may be outside by now, and counts as inside. */
-static __always_inline u32 slot_of_mover(u32 mover)
+static __always_inline u32 slot_of_mover(void)
 {
+	struct task_struct *mover = (void *)bpf_get_current_task();
 	struct process_place *known = place_of(mover);
 
-	return known && known->slot ? known->slot : slot_of_cgroup(cgroup_of((void *)bpf_get_current_task()));
+	return known && known->slot ? known->slot : slot_of_cgroup(cgroup_of(mover));
 }
 
 /* Out of a workload that is cut off, and by no operator's hand? */
@@ -74,7 +75,7 @@ int BPF_PROG(on_move, struct cgroup *to, const char *path, struct task_struct *t
 	if (!anything_watched() || !is_v2(to))
 		return 0;
 	tgid = BPF_CORE_READ(task, tgid);
-	known = place_of(tgid);
+	known = place_of(task);
 	if (known)
 		was = *known;
 	place.slot = slot_of_cgroup(to);
@@ -84,12 +85,13 @@ int BPF_PROG(on_move, struct cgroup *to, const char *path, struct task_struct *t
 	if (!s)
 		return 0;
 	place.cgroup_id = cgroup_id_of(to);
+	place.start_ticks = start_ticks_of(task);
 	if (was.cgroup_id == place.cgroup_id)
 		return 0;
 	w = workload_at(place.slot);
 	place.workload = w ? w->cgroup_id : 0;
 	mover = bpf_get_current_pid_tgid() >> 32;
-	mover_slot = slot_of_mover(mover);
+	mover_slot = slot_of_mover();
 	by_outsider = mover != tgid && !mover_slot; /* an operator, a service manager */
 	fill_header(&s->event.header, EVENT_CGROUP_MOVE, was.slot ? was.workload : place.workload, task, was.cgroup_id);
 	s->event.to_cgroup = place.cgroup_id;
@@ -98,6 +100,7 @@ int BPF_PROG(on_move, struct cgroup *to, const char *path, struct task_struct *t
 	if (lets_out(&was, place.slot, by_outsider)) {
 		was.left = 1;
 		was.cgroup_id = place.cgroup_id;
+		was.start_ticks = place.start_ticks;
 		record(tgid, &was);
 		stop_both(task, was.slot, mover == tgid || is_cut_off(mover_slot));
 	} else {
@@ -117,7 +120,7 @@ int BPF_PROG(on_birth, struct task_struct *parent, struct task_struct *child)
 
 	if (!anything_watched())
 		return 0;
-	known = place_of(BPF_CORE_READ(parent, tgid));
+	known = place_of(parent);
 	if (has_left(known)) { /* before its own end reached it */
 		stop_both(child, known->slot, true);
 		return 0;

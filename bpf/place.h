@@ -7,9 +7,13 @@
 
 #include "workload.h"
 
-static __always_inline struct process_place *place_of(u32 tgid)
+/* NULL also where the record is of another, which had the same number before. */
+static __always_inline struct process_place *place_of(struct task_struct *task)
 {
-	return bpf_map_lookup_elem(&processes, &tgid);
+	u32 tgid = BPF_CORE_READ(task, tgid);
+	struct process_place *place = bpf_map_lookup_elem(&processes, &tgid);
+
+	return place && (!place->start_ticks || place->start_ticks == start_ticks_of(task)) ? place : NULL;
 }
 
 /* The workload of this record; NULL when its slot is another's by now. */
@@ -45,7 +49,7 @@ static __always_inline u32 cut_off_here(void)
 
 	if (!anything_watched())
 		return 0;
-	place = place_of(BPF_CORE_READ(task, tgid));
+	place = place_of(task);
 	w = recorded_workload(place);
 	return w && (is_severed(w) || (place->left && w->frozen)) ? place->slot : 0;
 }

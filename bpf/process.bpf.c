@@ -18,7 +18,8 @@ DESCRIBE(exit_event);
 static __always_inline void track(struct task_struct *task, struct cgroup *cgrp, u32 slot, u64 workload, bool left)
 {
 	struct process_place place = {
-		.cgroup_id = cgroup_id_of(cgrp), .workload = workload, .slot = slot, .left = left};
+		.cgroup_id = cgroup_id_of(cgrp), .workload = workload, .slot = slot, .left = left,
+		.start_ticks = start_ticks_of(task)};
 	u32 tgid = BPF_CORE_READ(task, tgid);
 
 	if (bpf_map_update_elem(&processes, &tgid, &place, BPF_ANY))
@@ -86,7 +87,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 
 	if (!anything_watched())
 		return 0;
-	if (has_left(place_of(bpf_get_current_pid_tgid() >> 32))) { /* before its end reached it */
+	if (has_left(place_of(task))) { /* before its end reached it */
 		bpf_send_signal(SIGKILL);
 		return 0;
 	}
@@ -137,7 +138,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	from = cgroup_of(parent);
 	slot = slot_of_cgroup(to);
 	from_slot = to == from ? slot : slot_of_cgroup(from);
-	known = place_of(BPF_CORE_READ(parent, tgid));
+	known = place_of(parent);
 	if (has_left(known))
 		from_slot = known->slot;
 	if (!(slot | from_slot))

@@ -113,6 +113,7 @@ struct process_place {
 	u64 workload;
 	u32 slot;
 	u32 left; /* it is outside, let out while its workload was cut off: it is to die, and is of that workload until then */
+	u64 start_ticks; /* 0 = not known: another process may have got its number since */
 };
 
 struct predicate_set {

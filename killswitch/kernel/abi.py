@@ -268,7 +268,7 @@ DENIED = HEADER.then(
 )
 GUARD = Layout((("guards", "I"), ("padding", "4x"), ("denied", f"{Denied.OPERATIONS}Q")))
 CGROUP_SLOT = Layout((("cgroup_id", "Q"), ("slot", "I"), ("padding", "4x")))
-PROCESS_PLACE = Layout((("cgroup_id", "Q"), ("workload", "Q"), ("slot", "I"), ("left", "I")))
+PROCESS_PLACE = Layout((("cgroup_id", "Q"), ("workload", "Q"), ("slot", "I"), ("left", "I"), ("start_ticks", "Q")))
 PROCESS_BITS = Layout((("bits", "32s"), ("start_ticks", "Q"), ("generation", "I"), ("padding", "4x")))
 FLOW = Layout(
     tuple(

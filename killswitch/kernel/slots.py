@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import struct
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from killswitch.commands import Containment, Guard
 from killswitch.errors import Gone, KernelError
-from killswitch.kernel import abi, attach, loader
+from killswitch.kernel import abi, attach, loader, procfs
 from killswitch.kernel.maps import store_u32, store_u64
 from killswitch.kernel.restraint import Restraints
 
@@ -121,7 +122,9 @@ class Slots:
         """Tell the tracing programs where the processes are that were there before it was watched."""
         slot, processes = self._slots[cgroup_id], self._loaded.maps["processes"]
         for pid, at in attach.places(path):
-            processes.put(pid.to_bytes(4, "little"), abi.PROCESS_PLACE.codec.pack(at, cgroup_id, slot, 0))
+            with contextlib.suppress(Gone):  # it has ended while we looked
+                place = abi.PROCESS_PLACE.codec.pack(at, cgroup_id, slot, 0, procfs.start_ticks(pid))
+                processes.put(pid.to_bytes(4, "little"), place)
 
     def policies(self, cgroup_id: int) -> int:
         return int(struct.unpack_from("<Q", self._memory, self.slot(cgroup_id) * self._size + _POLICIES_AT)[0])

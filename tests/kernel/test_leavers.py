@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.commands import Containment
-from killswitch.kernel import attach, libbpf, probe
+from killswitch.kernel import abi, attach, libbpf, probe, procfs
 from killswitch.kernel.dataplane import DataPlane
 from tests.kernel.cgroups import Cgroup
 from tests.rig.build import program
@@ -77,7 +77,7 @@ def test_let_out_while_severed_it_makes_no_socket_and_dies(
     plane: DataPlane, watched: Cgroup, elsewhere: Cgroup, far: FarSide, how: str, what: str
 ) -> None:
     """``move``: on another CPU it runs already, and goes on for as long as the signal takes."""
-    leaver = Leaver(watched, elsewhere, how, what, far, tries=tried(40))
+    leaver = Leaver(watched, elsewhere, how, what, far, tries=tried(10))
     with Counter(far) as counter:
         plane.set_containment(watched.id, SEVERED)
         since = time.time_ns()
@@ -126,6 +126,27 @@ def test_what_an_operator_moves_out_may_make_sockets_again(
         after()
     process.communicate()
     assert said == [b"denied\n", b"made\n"]
+
+
+def test_who_has_got_the_number_of_one_that_was_on_record_is_let_alone(
+    plane: DataPlane, watched: Cgroup, elsewhere: Cgroup
+) -> None:
+    """The record is of a process, not of its number: here it says that another left, who began a moment before."""
+    process = elsewhere.popen(sys.executable, "-c", SOCKETS, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin and process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    plane.set_containment(watched.id, SEVERED)
+    said = []
+    began = procfs.start_ticks(process.pid)
+    for start_ticks in (began - 1, began):
+        slot = plane._slots.slot(watched.id)
+        place = abi.PROCESS_PLACE.codec.pack(elsewhere.id, watched.id, slot, 1, start_ticks)
+        plane._loaded.maps["processes"].put(process.pid.to_bytes(4, "little"), place)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        said.append(process.stdout.readline())
+    process.communicate()
+    assert said == [b"made\n", b"denied\n"]
 
 
 def test_programs_at_the_root_that_somebody_detached_are_put_back(plane: DataPlane) -> None:

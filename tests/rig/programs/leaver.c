@@ -30,6 +30,7 @@
 
 #define CHILD_MS 1000
 #define GRANDCHILD_MS 20
+#define NEVER_MS 30000
 
 struct shared {
 	volatile int child, running;
@@ -38,7 +39,7 @@ struct shared {
 
 static struct shared *shared;
 static struct sockaddr_in to;
-static const char *what;
+static const char *what, *name;
 static char procs[512];
 static int outside, device;
 
@@ -99,21 +100,40 @@ static void attempt(void)
 				send_udp();
 			_exit(0);
 		}
+		usleep(1000);
 		return;
 	}
 	send_udp();
 }
 
+static int is_outside(void)
+{
+	char text[4096] = "", *line;
+	int fd = open("/proc/self/cgroup", O_RDONLY);
+
+	read(fd, text, sizeof(text) - 1);
+	close(fd);
+	line = strstr(text, "0::");
+	return line && strstr(line, name);
+}
+
+/* It has this long from when it finds itself outside: how long its mover takes is not its affair. */
 static void child(void)
 {
-	int64_t end = now_ms() + CHILD_MS;
+	int64_t now = now_ms(), last = now + NEVER_MS, end = 0, look = 0;
 
 	signal(SIGCHLD, SIG_IGN);
 	shared->child = getpid();
 	shared->running = 1;
-	while (now_ms() < end)
+	for (; now < last && (!end || now < end); now = now_ms()) {
 		attempt();
-	_exit(0);
+		if (end || now < look)
+			continue;
+		look = now + 20;
+		if (is_outside())
+			end = now + CHILD_MS;
+	}
+	_exit(end ? 0 : 1);
 }
 
 static pid_t born_outside(void)
@@ -127,7 +147,7 @@ static pid_t born_outside(void)
 
 static void note_end(pid_t pid, int status)
 {
-	if (pid == shared->child && WIFEXITED(status))
+	if (pid == shared->child && WIFEXITED(status) && !WEXITSTATUS(status))
 		shared->lived = 1;
 }
 
@@ -164,6 +184,7 @@ int main(int argc, char **argv)
 		return 2;
 	tries = atoi(argv[2]);
 	what = argv[4];
+	name = strrchr(argv[1], '/');
 	to.sin_family = AF_INET;
 	to.sin_port = htons(4001);
 	inet_aton(argv[5], &to.sin_addr);
