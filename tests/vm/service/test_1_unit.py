@@ -237,7 +237,7 @@ def test_a_contained_service_that_is_started_anew_does_not_talk() -> None:
 
 
 def test_stopped_by_systemd_nothing_is_let_go_and_started_it_is_there_again() -> None:
-    unit = service("lasting", f"exec ks-test-sender udp {FAR4} 7003 120 20000")
+    unit = service("lasting", f"exec ks-test-sender udp {FAR4} 7003 36000 20000")
     until("it sends", lambda: arrived(7003) > 5)
     with client() as c:
         c.kill(unit, "test")
