@@ -227,7 +227,7 @@ def test_a_contained_service_that_is_started_anew_does_not_talk() -> None:
         "udp",
         FAR4,
         "7001",
-        "60",
+        "36000",
     )
     until("frozen", lambda: (w := workload("talker.service")) and w.observed == CUT_OFF)
     assert arrived(7001, since=cut) == 0
