@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.test_host import HOSTS, SENDER, WORKLOADS, ports
 from tests.rig.daemon import Daemon, in_virtual_machine
+from tests.rig.emulated import patience
 from tests.rig.farside import Counter
 from tests.rig.netns import FarSide
 
@@ -24,13 +25,6 @@ class Machine(FarSide):
 
     def command(self, *command: str, namespace: str = "") -> list[str]:
         return list(command)
-
-
-def banner(far: FarSide, address: str) -> bytes:
-    with far.open_socket() as s:
-        s.settimeout(10)
-        s.connect((address, 22))
-        return s.recv(8)
 
 
 def test_the_machine(make_daemon: Callable[..., Daemon]) -> None:
@@ -53,7 +47,7 @@ def test_the_machine(make_daemon: Callable[..., Daemon]) -> None:
             assert result.complete, result.receipts
             time.sleep(0.5)
             assert not ports(counter.since(since)) & {HOSTS, WORKLOADS}
-            assert banner(far, far.near4).startswith(b"SSH-")
+            daemon.wait_for(f"sshd answers, {result.receipts}", lambda: _answers(far))
             with socket.create_server(("127.0.0.1", 0)) as own:
                 socket.create_connection(own.getsockname(), 5).close()
             assert sender.poll() is None
@@ -81,7 +75,10 @@ def _host_key(directory: Path) -> Path:
 
 
 def _answers(far: FarSide) -> bool:
-    try:
-        return banner(far, far.near4).startswith(b"SSH-")
-    except OSError:
-        return False
+    with far.open_socket() as s:
+        s.settimeout(patience(5))
+        try:
+            s.connect((far.near4, 22))
+            return s.recv(8).startswith(b"SSH-")
+        except OSError:
+            return False
