@@ -132,12 +132,12 @@ def until_all(counter: Counter, wanted: set[int], since: int = 0) -> None:
 
 
 class HostsSshd(Sshd):
-    """The operators' sshd: in the host's namespace, and with the mounts of the daemon."""
+    """The operators' sshd: in the host's namespace and cgroup tree, and with the mounts of the daemon."""
 
-    def __init__(self, island: Island, directory: Path) -> None:
+    def __init__(self, island: Island, host: Cgroup, directory: Path) -> None:
         near = Island.__new__(Island)
         near.__dict__.update(island.__dict__, far4=island.near4, far6=island.near6, name=island.host)
-        near.run = lambda *command, **options: subprocess.Popen(island.command(*command), **options)  # type: ignore[method-assign]
+        near.run = lambda *command, **options: host.popen(*island.command(*command), **options)  # type: ignore[method-assign]
         super().__init__(near, directory)
 
     def from_far(self, island: Island, *command: str) -> list[str]:
@@ -150,7 +150,7 @@ def test_everything_but_the_way_in(
 ) -> None:
     daemon = make().start()
     scene = Scene(island, host, daemon)
-    with HostsSshd(island, tmp_path / "sshd") as sshd:
+    with HostsSshd(island, host, tmp_path / "sshd") as sshd:
         session = subprocess.Popen(
             sshd.from_far(island, "cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
