@@ -77,7 +77,7 @@ def test_let_out_while_severed_it_makes_no_socket_and_dies(
     plane: DataPlane, watched: Cgroup, elsewhere: Cgroup, far: FarSide, how: str, what: str
 ) -> None:
     """``move``: on another CPU it runs already, and goes on for as long as the signal takes."""
-    leaver = Leaver(watched, elsewhere, how, what, far, tries=tried(10))
+    leaver = Leaver(watched, elsewhere, how, what, far, tries=tried(5))
     with Counter(far) as counter:
         plane.set_containment(watched.id, SEVERED)
         since = time.time_ns()
@@ -92,7 +92,7 @@ def test_let_out_while_severed_it_makes_no_socket_and_dies(
 def test_its_frames_are_dropped_where_devices_are_guarded(
     plane: DataPlane, watched: Cgroup, elsewhere: Cgroup, far: FarSide, what: str
 ) -> None:
-    leaver = Leaver(watched, elsewhere, "move", what, far, tries=3)
+    leaver = Leaver(watched, elsewhere, "move", what, far, tries=1)
     with Counter(far, at_near=True) as counter:
         plane.set_containment(watched.id, SEVERED)
         inode = Path(f"/proc/{leaver.process.pid}/ns/net").stat().st_ino
