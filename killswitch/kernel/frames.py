@@ -159,8 +159,9 @@ class Frames:
             self.devices.rmdir()
 
     def _attach(self, namespace: int, index: int, program: str, way: str) -> bool:
-        if self.is_attached(namespace, index, program):
-            return False
+        known = self.is_attached(namespace, index, program)
+        if known and self.links:
+            return False  # a filter is set anew: the numbers may be those of a namespace that is gone
         fd = libbpf.obj_get(self.programs / program)
         try:
             if program in SEAL:
@@ -173,7 +174,7 @@ class Frames:
                 return True
             rtnetlink.set_filter(index, way, fd, program, handle=_HANDLE, priority=_PRIORITY[program])
             self.filters.add((namespace, index, program))
-            return True
+            return not known
         finally:
             os.close(fd)
 
