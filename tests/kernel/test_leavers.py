@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -86,20 +85,6 @@ def test_let_out_while_severed_it_makes_no_socket_and_dies(
     if kernel_kills():
         assert came_to["lived"] == 0
         assert [x for x in plane.losses() if x.reason == "kill_failed"] == []
-
-
-@pytest.mark.parametrize("what", ["packet", "bypass"])
-def test_its_frames_are_dropped_where_devices_are_guarded(
-    plane: DataPlane, watched: Cgroup, elsewhere: Cgroup, far: FarSide, what: str
-) -> None:
-    leaver = Leaver(watched, elsewhere, "move", what, far, tries=1)
-    with Counter(far, at_near=True) as counter:
-        plane.set_containment(watched.id, SEVERED)
-        inode = Path(f"/proc/{leaver.process.pid}/ns/net").stat().st_ino
-        assert far.far_device in plane.guard_namespace(inode, leaver.process.pid).devices
-        since = time.time_ns()
-        leaver.go()
-        assert counter.since(since) == []
 
 
 def test_the_record_of_who_left_goes_with_it(
