@@ -73,8 +73,10 @@ def left_files() -> list[Path]:
 
 
 def left_mounts() -> list[str]:
+    """Those of pins and namespaces go with them."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [p for p in points if any(is_left(part) for part in Path(p).parts) and not p.startswith("/sys/fs/bpf/")]
+    with_theirs = ("/sys/fs/bpf/", "/run/netns/")
+    return [p for p in points if any(is_left(part) for part in Path(p).parts) and not p.startswith(with_theirs)]
 
 
 def remove_cgroup(top: Path) -> None:
