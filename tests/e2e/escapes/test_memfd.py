@@ -21,7 +21,7 @@ def from_memory():
         os.write(fd, file.read())
     return subprocess.Popen(arguments, executable=f"/proc/self/fd/{fd}", pass_fds=[fd])
 def by_the_linker():
-    [linker, *_] = glob.glob("/lib*/ld-linux*")
+    [linker, *_] = glob.glob("/lib*/ld-linux-*")  # ld-linux.so.2 would be of another architecture
     return subprocess.Popen([linker, sender, *arguments[1:]])
 def deleted():
     with tempfile.TemporaryDirectory(prefix="ks-test-") as directory:
