@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import EPERM
 from pathlib import Path
+from signal import SIGKILL
 
 from tests.e2e.conftest import Daemon
 from tests.e2e.escapes.loose import Loose, judge, quiet
@@ -65,7 +67,7 @@ def test_move_out(
     since = script.sever()
     script.go()
     said = script.results()
-    assert said["itself"] == said["thread"] == -9, said
+    assert {said["itself"], said["thread"]} <= {-SIGKILL, EPERM}, said  # an LSM refuses the move, where there is one
     shared_daemon.wait_for("nobody is there", lambda: not (outside_cgroup / "cgroup.procs").read_text())
     left = [] if quiet(counter, since) else counter.since(since)
     judge(shared_daemon, "leavers_get_no_socket", left, always=False)
