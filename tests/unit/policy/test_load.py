@@ -102,7 +102,7 @@ def test_a_policy_is_loaded_whole() -> None:
         (
             Or((Predicate("cpu.cores", "gte", (0.5,)), Predicate("cpu.hashing_seconds", "gte", (8.0,)))),
             Predicate("cpu.hashing", "gte", (0.7,)),
-            Not(Predicate("file.inode_of", "match", ("/usr/bin/openssl",))),
+            Not(Predicate("file.inode_of", "match", ("/usr/bin/openssl", "/usr/bin/sort"))),
         )
     )
     assert rules["unlinked-exec"].condition == And(
