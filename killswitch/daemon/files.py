@@ -25,7 +25,7 @@ from killswitch.errors import KernelError
 from killswitch.events import Exec, File, Lost, WorkloadAdded
 from killswitch.kernel import cgroupfs, procfs
 from killswitch.kernel.fanotify import open_below
-from killswitch.kernel.filewatch import HOST, Change, FileWatch, Fresh
+from killswitch.kernel.filewatch import HOST, Change, FileWatch, First, Fresh
 
 log = logging.getLogger("killswitch.files")
 T = TypeVar("T")
@@ -49,7 +49,8 @@ class Files:
         self._watch: FileWatch | None = None
         self._content = False
         self._waiting: deque[tuple[float, Change]] = deque()
-        self._new: deque[tuple[int, int]] = deque(maxlen=MAX_NEW)  # (pid, workload) whose root may be new
+        # (process, workload) whose root may be new, and when its program began if we saw that
+        self._new: deque[tuple[int, int, int]] = deque(maxlen=MAX_NEW)
         self._roots: dict[tuple[str, str], int] = {}  # (mount namespace, root in it) -> number; HOST's is there, too
         self._owners: dict[int, int] = {}  # root -> workload
         self._homes: set[tuple[int, str]] = set()
@@ -140,7 +141,7 @@ class Files:
         if self._watch is None:
             return
         if isinstance(event, Exec):
-            self._new.append((event.pid, event.workload))
+            self._new.append((event.pid, event.workload, event.time_ns))
         else:
             directory = str(self._core.mount / event.cgroup.lstrip("/"))
             self._core.spawn(self._add_cgroup(directory, event.workload), "mark a workload's cgroup")
@@ -156,7 +157,7 @@ class Files:
             await asyncio.to_thread(self._mark_own, watch, directory, "cgroup")
             pids = await asyncio.to_thread(_pids, Path(directory))
         for pid in pids[:MAX_NEW]:
-            self._new.append((pid, workload))
+            self._new.append((pid, workload, 0))
         if pids and not self._exploring:
             self._exploring = True
             await self._explore()
@@ -167,22 +168,23 @@ class Files:
                 # Programs that have ended by now, as most have, leave nothing to look at: not worth a thread.
                 batch = [one for one in self._new if _lives(one[0])]
                 self._new.clear()
-                for owner in dict.fromkeys(workload for _, workload in batch):
+                for owner in dict.fromkeys(workload for _, workload, _ in batch):
                     own = [one for one in batch if one[1] == owner]
                     async with self._marking:
                         if watch := self._watch:
                             whose = self._core.workloads.name(owner) or f"workload {owner}"
-                            await self._mark(partial(self._look_at, watch, own), whose, owner)
+                            self._take(await self._mark(partial(self._look_at, watch, own), whose, owner) or ())
                 await asyncio.sleep(0.02)  # execs in a storm are looked at together
         finally:
             self._exploring = False
 
-    def _look_at(self, watch: FileWatch, batch: Iterable[tuple[int, int]]) -> None:
-        """In a thread."""
-        for pid, workload in batch:
+    def _look_at(self, watch: FileWatch, batch: Iterable[tuple[int, int, int]]) -> list[Change]:
+        """What was changed in new roots by the time they were looked at. In a thread."""
+        found: list[Change] = []
+        for pid, workload, executed_ns in batch:
             try:
                 key, home = _root_of(pid), _home_of(pid)
-            except OSError:
+            except (OSError, KernelError):
                 continue  # it has ended
             root = self._roots.get(key)
             if root is None:
@@ -192,7 +194,8 @@ class Files:
                 self._numbers += 1
                 root = self._roots[key] = self._numbers
                 self._owners[root] = workload
-                watch.add_root(root, f"/proc/{pid}/root", (home,) if home else ())
+                since = First(pid, time.time_ns() - (time.monotonic_ns() - executed_ns)) if executed_ns else None
+                found += watch.add_root(root, f"/proc/{pid}/root", (home,) if home else (), since)
                 self._homes.add((root, home))
             elif root != HOST and not _leads_to(watch.base(root), key):
                 watch.rebase(root, f"/proc/{pid}/root")
@@ -200,6 +203,7 @@ class Files:
                 self._homes.add((root, home))
                 base = watch.base(root) if root == HOST else f"/proc/{pid}/root"
                 watch.add_root(root, base, [h for r, h in self._homes if r == root and h])
+        return found
 
     def _make_room(self, watch: FileWatch) -> bool:
         """Let go of roots that nothing leads to any more; one that still has a process comes again with its next exec."""

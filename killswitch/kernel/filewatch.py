@@ -26,6 +26,7 @@ MAX_DIRECTORIES = 16384  # marked at most, of all roots together
 MAX_FOUND = 64  # files that lay in a new directory before it was marked
 _PASSWD_BYTES = 1 << 20
 _OPEN = os.O_RDONLY | os.O_DIRECTORY
+_CLOCK_NS = 10_000_000  # files' times are those of the last tick
 _BUSY = frozenset(
     {"/", "/tmp", "/var/tmp", "/dev/shm"}
 )  # where anything is made: not looked at for what leads to a place
@@ -50,6 +51,14 @@ class Fresh:
     root: int
     path: str
     spot: Spot | None  # None: that of its path
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """The first program that was seen to run in a root."""
+
+    pid: int
+    began_unix_ns: int  # when it was executed
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +90,26 @@ class FileWatch:
 
     # --- what is looked at -------------------------------------------------------------------------------------------
 
-    def add_root(self, root: int, base: str, homes: Iterable[str] = ()) -> None:
+    def add_root(self, root: int, base: str, homes: Iterable[str] = (), first: First | None = None) -> list[Change]:
         """Look at the places below ``base``, a directory by which this root can be reached now (``/proc/PID/root``), and at
-        those of every home: of its ``passwd``, of ``/home``, and of ``homes``. Again: adds what has come since."""
+        those of every home: of its ``passwd``, of ``/home``, and of ``homes``. Again: adds what has come since. What has
+        changed there since the ``first`` program of this root began, and nobody looked: ``MAX_FOUND`` files at most."""
+        found: list[Change] = []
         try:
             top = os.open(base, _OPEN | os.O_CLOEXEC)
         except OSError as e:
             self._problem(base, e)
-            return
+            return found
         try:
             self._bases[root] = base
             passwd, listed = _read(top, "/etc/passwd", _PASSWD_BYTES), [name for name, _ in _entries(top, "/home")]
             wanted = self._spots[root] = spots(self._places, homes_of(passwd, listed, homes))
             for path, spot in wanted.items():
-                self._mark(root, top, path, spot)
+                if self._mark(root, top, path, spot) and first:
+                    found += self._changed(root, top, path, spot, first)
         finally:
             os.close(top)
+        return found[:MAX_FOUND]
 
     def add_directory(self, path: str, kind: str) -> None:
         """Look at every file of this directory of the host. Raises KernelError."""
@@ -142,6 +155,31 @@ class FileWatch:
             )  # the deep ones are marked with it
             if below is not None and len(found) < MAX_FOUND:
                 self._enter(top, fresh, inner, below, found)
+
+    def _changed(self, root: int, top: int, path: str, spot: Spot, first: First) -> list[Change]:
+        """Not in directories that are looked at for another root: of those it was told."""
+        found, below = [], []
+        try:
+            fd = open_below(top, path, _OPEN)
+            try:
+                marked = self._known.get(fanotify.node_of(fd))
+                if marked is None or marked.root != root:
+                    return []
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        inner = f"{path.rstrip('/')}/{entry.name}"
+                        if entry.is_dir(follow_symlinks=False):
+                            if spot.deep and (deeper := spot.into(entry.name)):
+                                below.append((inner, deeper))
+                        elif (kind := spot.kind_of(entry.name)) and _changed_since(entry, first.began_unix_ns):
+                            found.append(Change(first.pid, root, inner, kind, "write"))
+            finally:
+                os.close(fd)
+        except (OSError, KernelError):
+            return found  # it went while we looked
+        for inner, deeper in below:
+            found += self._changed(root, top, inner, deeper, first)
+        return found
 
     def forget(self, root: int) -> None:
         """The root's processes are gone. Its marks go with its file systems; those that it shared stay."""
@@ -282,6 +320,10 @@ def _entries(top: int, path: str) -> list[tuple[str, bool]]:
             os.close(fd)
     except OSError:
         return []
+
+
+def _changed_since(entry: os.DirEntry[str], unix_ns: int) -> bool:
+    return entry.stat(follow_symlinks=False).st_ctime_ns >= unix_ns - _CLOCK_NS
 
 
 def _subdirectories(fd: int) -> list[str]:

@@ -156,14 +156,16 @@ def test_a_root_and_a_home_of_its_own(shared: Daemon, tmp_path_factory: pytest.T
     for directory in ("etc/cron.d", "srv/agent", "bin", "lib", "lib64", "usr"):
         (inner / directory).mkdir(parents=True)
     script = (
-        f"for d in bin lib lib64 usr; do mount --rbind /$d {inner}/$d; done; "
-        f"exec chroot {inner} /usr/bin/env HOME=/srv/agent /bin/sh -c "
-        "'sleep 3; echo x > /etc/cron.d/inner; echo y > /srv/agent/.bashrc'"
+        f"for d in bin lib lib64 usr; do mount --rbind /$d {inner}/$d; done; echo z > {inner}/etc/cron.d/built; "
+        f"sleep 0.1; exec chroot {inner} /usr/bin/env HOME=/srv/agent /bin/sh -c "
+        "'echo x > /etc/cron.d/at-once; sleep 3; echo x > /etc/cron.d/inner; echo y > /srv/agent/.bashrc'"
     )
     process = shared.spawn("agent", "unshare", "-m", "/bin/sh", "-c", script)
     assert process.wait(30) == 0
     shared.wait_for("its cron", lambda: told(shared, "persistence-file", "/etc/cron.d/inner"))
     shared.wait_for("its home", lambda: told(shared, "login-script", "/srv/agent/.bashrc"))
+    assert told(shared, "persistence-file", "/etc/cron.d/at-once")
+    assert not told(shared, "persistence-file", "/etc/cron.d/built")  # before it was anybody's root
 
 
 def test_reaching_for_what_contains_it(shared: Daemon) -> None:
