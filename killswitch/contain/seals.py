@@ -8,7 +8,6 @@ own namespace above all) it is theirs, too, and stays as it is.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
@@ -56,10 +55,9 @@ def _own_of(workloads: list[str], namespaces: Set[int]) -> set[int]:
     """Those in which somebody lives, and nobody who is not in one of these cgroups. Of a stranger's process any thread tells."""
     living: defaultdict[int, list[int]] = defaultdict(list)
     if namespaces:
-        for name in os.listdir("/proc"):  # noqa: PTH208
-            if name.isdecimal():
-                with contextlib.suppress(KernelError):
-                    living[procfs.namespace(int(name), "net")].append(int(name))
+        for pid in procfs.pids():
+            with contextlib.suppress(KernelError):
+                living[procfs.namespace(pid, "net")].append(pid)
     return {n for n in namespaces if living[n] and all(_lies_in(pid, workloads) for pid in living[n])}
 
 
