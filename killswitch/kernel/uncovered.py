@@ -40,53 +40,52 @@ def _closed(family: int, kind: int, name: str, what_helps: str) -> Callable[[], 
     return attempt
 
 
-def _at_devices() -> str:
-    """Frames of packet sockets are judged at the devices: tried at the loopback of a network namespace made for it."""
+def _at_loopback(attempt: Callable[[int], None]) -> None:
+    """Try it with the index of a loopback device that is nobody's: of a network namespace made for it. Raises what it raises."""
     failed: list[KernelError] = []
 
     def work() -> None:
         try:
             syscalls.unshare(_CLONE_NEWNET)
-            index = socket.if_nametoindex("lo")
-            program = bpfcall.load(_SCHED_CLS, bpfcall.allow(-1))
-            try:
-                try:
-                    os.close(bpfcall.link(program, index, _TCX_EGRESS))
-                except KernelError:
-                    rtnetlink.set_filter(index, "egress", program, "ks_probe", handle=1, priority=1)
-            finally:
-                os.close(program)
+            attempt(socket.if_nametoindex("lo"))
         except KernelError as e:
             failed.append(e)
 
-    thread = threading.Thread(target=work, name="at devices")
+    thread = threading.Thread(target=work, name="at a device of its own")
     thread.start()
     thread.join()
     if failed:
         raise failed[0]
+
+
+def _at_devices() -> str:
+    """Frames of packet sockets are judged at the devices: by a link there, or a filter."""
+
+    def attempt(index: int) -> None:
+        program = bpfcall.load(_SCHED_CLS, bpfcall.allow(-1))
+        try:
+            try:
+                os.close(bpfcall.link(program, index, _TCX_EGRESS))
+            except KernelError:
+                rtnetlink.set_filter(index, "egress", program, "ks_probe", handle=1, priority=1)
+        finally:
+            os.close(program)
+
+    _at_loopback(attempt)
     return "their frames are judged at the devices; severed, they hear nothing"
 
 
 def _sealed() -> str:
-    """A link at a device of a network namespace made for it: what lets nothing out is a link, so that it is known of later."""
-    failed: list[KernelError] = []
+    """What lets nothing out is a link, so that it is known of later."""
 
-    def work() -> None:
+    def attempt(index: int) -> None:
+        program = bpfcall.load(_SCHED_CLS, bpfcall.allow(2))
         try:
-            syscalls.unshare(_CLONE_NEWNET)
-            program = bpfcall.load(_SCHED_CLS, bpfcall.allow(2))
-            try:
-                os.close(bpfcall.link(program, socket.if_nametoindex("lo"), _TCX_EGRESS))
-            finally:
-                os.close(program)
-        except KernelError as e:
-            failed.append(e)
+            os.close(bpfcall.link(program, index, _TCX_EGRESS))
+        finally:
+            os.close(program)
 
-    thread = threading.Thread(target=work, name="sealing")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
+    _at_loopback(attempt)
     return "a network namespace in which nobody else lives lets nothing out while its workload is severed and runs"
 
 
