@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import textwrap
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,3 +143,10 @@ def judge(daemon: Daemon, capability: str, escaped: object, *, always: bool = Tr
         pytest.xfail(f"{capability}: not covered by this kernel, and doctor says so: {escaped}"[:300])
     else:
         assert not always, f"{capability} is said not to hold, and it does"
+
+
+def judge_leaver(daemon: Daemon, outside: Path, counter: Counter, since: int, capability: str) -> None:
+    """What got out of its cgroup has ended, and has sent nothing since."""
+    daemon.wait_for("nobody is there", lambda: not (outside / "cgroup.procs").read_text())
+    left = [] if quiet(counter, since) else counter.since(since)
+    judge(daemon, capability, left, always=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from signal import SIGKILL
 
 from tests.e2e.conftest import Daemon
-from tests.e2e.escapes.loose import Loose, judge, quiet
+from tests.e2e.escapes.loose import Loose, judge_leaver
 from tests.rig.farside import Counter
 from tests.rig.netns import FarSide
 
@@ -68,6 +68,4 @@ def test_move_out(
     script.go()
     said = script.results()
     assert {said["itself"], said["thread"]} <= {-SIGKILL, EPERM}, said  # an LSM refuses the move, where there is one
-    shared_daemon.wait_for("nobody is there", lambda: not (outside_cgroup / "cgroup.procs").read_text())
-    left = [] if quiet(counter, since) else counter.since(since)
-    judge(shared_daemon, "leavers_get_no_socket", left, always=False)
+    judge_leaver(shared_daemon, outside_cgroup, counter, since, "leavers_get_no_socket")
