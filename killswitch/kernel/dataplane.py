@@ -12,7 +12,6 @@ import logging
 import os
 import select
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from killswitch.commands import Containment, Guard, KernelTables
@@ -31,31 +30,9 @@ from killswitch.kernel.ring import Ring
 from killswitch.kernel.slots import Slots
 from killswitch.kernel.tables import Tables
 from killswitch.kernel.traffic import Traffic
+from killswitch.kernel.watched import Flows, KernelWorkload
 
 log = logging.getLogger("killswitch.dataplane")
-
-
-@dataclass(frozen=True, slots=True)
-class KernelWorkload:
-    """A workload as it is pinned in the kernel."""
-
-    cgroup_id: int
-    policies: int  # bit set of policy indices
-    containment: Containment  # desired
-    unattended: bool = False  # severed by the programs themselves: the daemon was away for too long
-
-
-@dataclass(frozen=True, slots=True)
-class Flows:
-    """Packets and bytes of a workload's sockets since it is watched; what was dropped is not among the rest."""
-
-    tx_packets: int
-    tx_bytes: int
-    tx_dropped: int
-    rx_packets: int
-    rx_bytes: int
-    rx_dropped: int
-    tx_held: int = 0  # of programs that were not judged yet; they may leave when they are sent again
 
 
 class DataPlane:
