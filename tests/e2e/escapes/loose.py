@@ -145,7 +145,7 @@ def judge(daemon: Daemon, capability: str, escaped: object, *, always: bool = Tr
         assert not always, f"{capability} is said not to hold, and it does"
 
 
-def judge_leaver(daemon: Daemon, outside: Path, counter: Counter, since: int, capability: str) -> None:
+def judge_leaver(daemon: Daemon, capability: str, outside: Path, counter: Counter, since: int) -> None:
     """What got out of its cgroup has ended, and has sent nothing since."""
     daemon.wait_for("nobody is there", lambda: not (outside / "cgroup.procs").read_text())
     left = [] if quiet(counter, since) else counter.since(since)

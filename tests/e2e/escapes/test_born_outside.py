@@ -47,4 +47,4 @@ def test_born_outside(
     since = script.sever()
     script.go()
     script.process.communicate()
-    judge_leaver(shared_daemon, outside_cgroup, counter, since, "leavers_get_no_socket")
+    judge_leaver(shared_daemon, "leavers_get_no_socket", outside_cgroup, counter, since)

@@ -68,4 +68,4 @@ def test_move_out(
     script.go()
     said = script.results()
     assert {said["itself"], said["thread"]} <= {-SIGKILL, EPERM}, said  # an LSM refuses the move, where there is one
-    judge_leaver(shared_daemon, outside_cgroup, counter, since, "leavers_get_no_socket")
+    judge_leaver(shared_daemon, "leavers_get_no_socket", outside_cgroup, counter, since)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 GROUNDS = {"inside": "run", "loose": "watched"}  # fixture -> what the workload is
+JUDGES = ("judge", "judge_leaver")  # their second argument is what doctor calls it
 DOCUMENT = HERE.parents[2] / "docs" / "escapes.md"
 HEAD = """# Ways out, and what became of them
 
@@ -68,9 +69,9 @@ def _tried(function: ast.FunctionDef) -> Iterator[str]:
 
 
 def _named(tree: ast.Module) -> Iterator[str]:
-    """The capabilities by which ``judge`` is told what holds here."""
+    """The capabilities by which ``judge`` and its kind are told what holds here."""
     for call in ast.walk(tree):
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "judge":
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in JUDGES:
             name = call.args[1]
             assert isinstance(name, ast.Constant) and isinstance(name.value, str)
             yield name.value
