@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Container, Mapping
+from functools import partial
 from pathlib import Path
 
 from killswitch.commands import Containment
@@ -61,11 +62,12 @@ def flows(plane: Plane, cgroup: int) -> Proof:
 
 
 def destroy_sockets(
-    plane: Plane, cgroup: int, path: Path, spare: Container[int], *, running: bool = True
+    plane: Plane, cgroup: int, path: Path, spare: Container[int], *, running: bool = True, waiting: bool = False
 ) -> tuple[Proof, sockets.Report]:
     """Destroy what the workload's cgroups made and its processes hold. Blocks: call it in a thread.
 
     ``running``: see to it as well that frames are judged at the devices where they may be made; what is frozen makes none.
+    ``waiting``: drop as well what it has sent and what waits for a neighbour's address.
     """
     cgroups = cgroupfs.subtree_ids(path)
     try:
@@ -75,7 +77,8 @@ def destroy_sockets(
         census = None
     pids = cgroupfs.processes(path)
     devices, sealed, unguarded = _shut(plane, path, census, pids) if running else (0, 0, [])
-    report = sockets.destroy_sockets(pids, cgroups, spare, census, lambda fd: plane.cut_handed(cgroup, fd))
+    cut = partial(plane.cut_handed, cgroup)
+    report = sockets.destroy_sockets(pids, cgroups, spare, census, cut, waiting=waiting)
     proof: Proof = {
         "destroyed": len(report.destroyed),
         "shut": report.shut,
@@ -88,6 +91,8 @@ def destroy_sockets(
         proof["devices"] = devices
     if report.muted:
         proof["muted"] = report.muted
+    if report.waited_for:
+        proof["neighbours"] = report.waited_for
     stays = unguarded if report.muted else []
     if report.loose:  # nothing else ends what they send
         holders = [pid for pid in pids if not report.loose.isdisjoint(sockets.held_sockets([pid]))]

@@ -173,14 +173,16 @@ class Switch:
         return await steps.freeze(path, self._freeze_timeout_s, kill_unfrozen=self._kill_unfrozen)
 
     async def _destroy(self, workload: WorkloadRef, destroyed: list[InetSocket], frozen: bool) -> Proof:
-        proof, report = await self._destroy_now(workload, running=not frozen)
+        proof, report = await self._destroy_now(workload, running=not frozen, waiting=True)
         destroyed.extend(report.destroyed)
         return proof
 
-    async def _destroy_now(self, workload: WorkloadRef, *, running: bool = True) -> tuple[Proof, Report]:
+    async def _destroy_now(
+        self, workload: WorkloadRef, *, running: bool = True, waiting: bool = False
+    ) -> tuple[Proof, Report]:
         def work() -> tuple[Proof, Report]:
-            spare = self._protected.sockets()
-            return steps.destroy_sockets(self._plane, workload.id, workload.directory(), spare, running=running)
+            path, spare = workload.directory(), self._protected.sockets()
+            return steps.destroy_sockets(self._plane, workload.id, path, spare, running=running, waiting=waiting)
 
         return await asyncio.get_running_loop().run_in_executor(self._fast, work)
 

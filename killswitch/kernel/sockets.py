@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from killswitch.errors import Gone, KernelError
-from killswitch.kernel import netns, sockdiag, unseen
+from killswitch.kernel import neighbours, netns, sockdiag, unseen
 from killswitch.kernel.census import Census
 from killswitch.kernel.sockdiag import Diag, InetSocket
 
@@ -40,6 +40,7 @@ class Report:
     muted: int = 0  # packet sockets that hear nothing more, and send through the devices' programs alone
     # Namespace -> datagram sockets in it that no process of the workload holds and nothing destroys: of a tunnel that it set up
     unheld: Mapping[int, tuple[InetSocket, ...]] = field(default_factory=dict)
+    waited_for: int = 0  # neighbours that had not answered: what waited for them is dropped
     loose: frozenset[int] = frozenset()  # inodes of sockets to which nothing can be done: who holds one has to end
 
     @property
@@ -92,16 +93,19 @@ def destroy_sockets(
     spare: Container[int] = frozenset(),
     census: Census | None = None,
     cut: Callable[[int], object] | None = None,
+    *,
+    waiting: bool = False,
 ) -> Report:
     """Destroy the sockets that the cgroups made or the processes hold; blocks for some milliseconds: call it in a thread.
 
     ``spare`` are inodes of sockets that must live. ``census`` spares the walk through /proc for the processes that are in
     it. ``cut`` is called with a descriptor for each inet socket that the workload holds and did not make: what carries nothing
-    any more is up to it, for destroyed it can be connected anew. Raises KernelError when the kernel has no sock_diag at all.
+    any more is up to it, for destroyed it can be connected anew. ``waiting``: packets that wait for a neighbour's address in the
+    network namespaces that are met are dropped, for they have left their sockets. Raises KernelError when the kernel has no sock_diag at all.
     """
     known = census or Census({}, {}, {})
     others = [pid for pid in pids if pid not in known.lives]
-    job = _Job(Owners(cgroups, held_sockets(others) | known.held, spare), known.made_in, cut)
+    job = _Job(Owners(cgroups, held_sockets(others) | known.held, spare), known.made_in, cut, waiting)
     job.visit(netns.own(), None)
     for inode, pid in (netns.namespaces_of(others) | {net: tid for tid, net in known.lives.items()}).items():
         if inode not in job.visited:
@@ -114,9 +118,11 @@ def destroy_sockets(
 class _Job:
     """The work in progress: namespaces one by one, then what is left through its descriptors."""
 
-    def __init__(self, owners: Owners, made_in: Mapping[int, int], cut: Callable[[int], object] | None) -> None:
-        self._owners, self._made_in, self._cut = owners, made_in, cut
-        self._handed = self._newly = 0
+    def __init__(
+        self, owners: Owners, made_in: Mapping[int, int], cut: Callable[[int], object] | None, waiting: bool
+    ) -> None:
+        self._owners, self._made_in, self._cut, self._waiting = owners, made_in, cut, waiting
+        self._handed = self._newly = self._waited_for = 0
         self.visited: set[int] = set()
         self._destroyed: list[InetSocket] = []
         self._remaining: list[InetSocket] = []
@@ -139,6 +145,11 @@ class _Job:
         self._found_in |= {s.inode: namespace for s in remaining}
         self._remaining += remaining
         self._errors += [f"{s}: {os.strerror(code)}" for s, code in failed]
+        if self._waiting:
+            try:
+                self._waited_for += neighbours.drop_waiting(fd)
+            except KernelError as e:
+                self._unreachable.append(str(e))
 
     def shut_what_is_held(self) -> None:
         """Look at each held socket that has not been destroyed for good: shut inet ones down, count the other kinds.
@@ -218,6 +229,7 @@ class _Job:
             not_listed=tuple(sorted(self._not_listed)),
             muted=self._muted,
             unheld=unheld,
+            waited_for=self._waited_for,
             loose=frozenset(self._loose),
         )
 
