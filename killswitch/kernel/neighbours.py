@@ -70,8 +70,8 @@ def _address(payload: bytes) -> bytes:
 
 
 def _forget(ours: socket.socket, neighbours: list[tuple[int, int, bytes]]) -> None:
-    """The entry is deleted, and what waits at it with it. One that is deleted while it is asked for tells whoever waits that there
-    is no such host; one that was first set to no state at all does so quietly."""
+    """The entry is deleted, and what waits at it with it. One that is deleted while it is asked for tells whoever waits that
+    there is no such host; one that was first set to no state at all goes quietly."""
     packet = b""
     for number, (family, device, address) in enumerate(neighbours):
         body = _NEIGHBOUR.pack(family, device, 0, 0, 0) + struct.pack("=HH", 4 + len(address), _NDA_DST) + address

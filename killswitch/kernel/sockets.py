@@ -101,7 +101,8 @@ def destroy_sockets(
     ``spare`` are inodes of sockets that must live. ``census`` spares the walk through /proc for the processes that are in
     it. ``cut`` is called with a descriptor for each inet socket that the workload holds and did not make: what carries nothing
     any more is up to it, for destroyed it can be connected anew. ``waiting``: packets that wait for a neighbour's address in the
-    network namespaces that are met are dropped, for they have left their sockets. Raises KernelError when the kernel has no sock_diag at all.
+    network namespaces that are met are dropped, for they have left their sockets. Raises KernelError when the
+    kernel has no sock_diag at all.
     """
     known = census or Census({}, {}, {})
     others = [pid for pid in pids if pid not in known.lives]
