@@ -45,8 +45,8 @@ WIRE_FIELDS = ("wire.sent", "wire.received")
 NAMES = {hostnames.DNS: 1 << BIT_DNS, hostnames.TLS: 1 << BIT_TLS}
 _OF_FLOW = ("sent", "received", "host", "address", "port")
 _FLOW_FLAGS = 1 << BIT_OUTBOUND | 1 << BIT_UDP | sum(NAMES.values())
-# How many states each walk may have, at most: together with OpenSSH's grammar they fill the table.
-_SHARES = {"parent": 1024, "name": 2048, "path": 1024, "sent": 1024, "received": 1024, "host": 1536, "args": 3328}
+# How many states each walk may have, at most, while there is room in the table.
+_SHARES = {"parent": 1024, "name": 2048, "path": 1024, "sent": 1280, "received": 1280, "host": 1536, "args": 3328}
 _TEXT = {"args": "arguments", "sent": "flow", "received": "flow"}
 _BINARY = {"address4": 384, "address6": 384, "port": 128}
 _FLAGS = {"file.memfd": BIT_MEMFD, "file.unlinked": BIT_UNLINKED, "process.args_truncated": BIT_TRUNCATED}
