@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* A workload's hand on what is outside it, and on what contains it: processes, BPF, cgroups' files, the kernel's code. What a
- * policy guards is refused always, and all but BPF and the kernel's code once the workload is severed. */
+ * policy guards is refused always, and all of it once the workload is severed: BPF and the kernel's code would undo that. */
 #include "lsm.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -67,10 +67,14 @@ int BPF_PROG(lsm_kill, struct task_struct *target, struct kernel_siginfo *info, 
 static __always_inline int judge_guarded(u32 guard, enum denied_operation operation, u32 number, const char *name)
 {
 	struct actor a = {};
+	bool severed;
 
-	if (!acting(&a) || !is_guarded(&a, guard))
+	if (!acting(&a))
 		return ALLOW;
-	return refuse(&a, operation, is_severed(a.w), number, NULL, name);
+	severed = is_severed(a.w);
+	if (!severed && !is_guarded(&a, guard))
+		return ALLOW;
+	return refuse(&a, operation, severed, number, NULL, name);
 }
 
 SEC("lsm/bpf")

@@ -80,15 +80,15 @@ STRENGTHENED = (
     ),
     Strengthened("lsm_cgroup_files", "frozen is frozen: no hand on the cgroup files that contain it", ("lsm_inode",)),
     Strengthened(
-        "lsm_pins", "it survives: no bpf() and no hand on pins, where policies guard them",
+        "lsm_pins", "it survives: no bpf() and no hand on pins, where policies guard them or once severed",
         ("lsm_bpf", "lsm_inode", "lsm_umount"),
     ),
     Strengthened(
-        "lsm_kernel_code", "tampering: no modules and no other kernel, where policies guard them",
+        "lsm_kernel_code", "tampering: no modules and no other kernel, where policies guard them or once severed",
         ("lsm_read_file", "lsm_load_data"),
     ),
     Strengthened(
-        "lsm_tampering", "tampering: whichever way it takes, it is refused where policies guard, and seen",
+        "lsm_tampering", "tampering: whichever way it takes, it is refused where policies guard or once severed, and seen",
         ("lsm_ptrace", "lsm_kill", "lsm_bpf", "lsm_unix_connect"), ("all_tampering_seen",),
     ),
 )  # fmt: skip

@@ -44,6 +44,9 @@ PROTOCOLS = {
     136: "udplite",
     socket.IPPROTO_RAW: "raw",
 }
+# Of raw sockets the kernel destroys the first one whose addresses fit and looks at no cookie (raw_diag_destroy): it may be
+# somebody else's. The programs judge each packet that one sends, which is what a shut one would come to.
+NOT_DESTROYED = frozenset({socket.IPPROTO_RAW})
 _BATCH = 64  # destroy requests in one datagram: their answers have to fit into the receive buffer
 
 
@@ -204,7 +207,8 @@ def destroy_matching(
 
     One round is not always enough: the kernel looks a socket up by its addresses and compares the cookie then, so of
     several that listen on one port (SO_REUSEPORT) it finds one at a time; and a listener's accepted connections may
-    come to light after it. A UDP socket that was bound to a port by its owner loses its peer, but stays: it remains.
+    come to light after it. A UDP socket that was bound to a port by its owner loses its peer, but stays: it remains. So do
+    raw ones (``NOT_DESTROYED``), untouched.
     """
     seen: dict[bytes, InetSocket] = {}
     failed: list[tuple[InetSocket, int]] = []
@@ -212,11 +216,12 @@ def destroy_matching(
     for _ in range(rounds):
         present = [s for s in diag.dump() if wanted(s)]
         seen |= {s.identity: s for s in present}
-        now = {s.identity for s in present}
-        if not present or now == before:
+        perishable = [s for s in present if s.protocol not in NOT_DESTROYED]
+        now = {s.identity for s in perishable}
+        if not perishable or now == before:
             break
         before = now
-        failed = diag.destroy(present)
+        failed = diag.destroy(perishable)
     # A listing without any is the proof itself.
     remaining = [s for s in diag.dump() if wanted(s)] if present else []
     left = {s.identity for s in remaining}

@@ -209,7 +209,7 @@ class _Job:
         self._kinds[kind] = self._kinds.get(kind, 0) + 1
 
     def report(self) -> Report:
-        left = [s for s in self._remaining if s.inode not in self._shut]
+        left = [s for s in self._remaining if s.inode not in self._shut and s.protocol not in sockdiag.NOT_DESTROYED]
         unheld: dict[int, tuple[InetSocket, ...]] = {}
         for s in [s for s in left if s.protocol == socket.IPPROTO_UDP and s.inode not in self._owners.held]:
             namespace = self._found_in[s.inode]

@@ -102,28 +102,29 @@ def test_the_daemon_is_guarded_by_itself(plane: DataPlane, watched: Cgroup, outs
     assert (e.operation, e.number, e.to_daemon, e.target_pid) == ("kill", 18, True, os.getpid())
 
 
-def test_bpf_and_pins(plane: DataPlane, watched: Cgroup, pin_dir: Path) -> None:
+@pytest.mark.parametrize("severed", [False, True])
+def test_bpf_and_pins(plane: DataPlane, watched: Cgroup, pin_dir: Path, severed: bool) -> None:
     needs("lsm_bpf", "lsm_inode", "lsm_umount")(plane)
     code = (
         BPF
         + """
-import glob
 attempt("unpin", lambda: os.unlink(sys.argv[1]))
 attempt("mount", lambda: call("mount", b"bpf", sys.argv[2].encode(), b"bpf", 0, None))
 attempt("unmount", lambda: call("umount2", sys.argv[2].encode(), 2))
 """
     )
-    code = code.replace("import glob\n", "")
     (generation,) = pin_dir.iterdir()
     place = Path("/run") / pin_dir.name
     place.mkdir()
     try:
-        plane.set_guards(watched.id, Guard.BPF)
+        plane.set_guards(watched.id, Guard(0) if severed else Guard.BPF)
+        plane.set_containment(watched.id, Containment(severed=severed))
         told = script(watched, code, generation / "links" / "on_signal", place)
         assert told == {"bpf": "EPERM", "unpin": "EPERM", "mount": "done", "unmount": "EPERM"}
         assert (generation / "links" / "on_signal").exists()
-        assert {e.operation for e in refused(plane)} == {"bpf", "pin"}
+        assert {(e.operation, e.severed) for e in refused(plane)} == {("bpf", severed), ("pin", severed)}
         plane.set_guards(watched.id, Guard(0))
+        plane.set_containment(watched.id, Containment())
         assert script(watched, BPF) == {"bpf": "done"}
     finally:
         subprocess.run(["umount", "--lazy", place], check=False)
@@ -161,6 +162,9 @@ def test_kernel_code(plane: DataPlane, watched: Cgroup) -> None:
     plane.set_guards(watched.id, Guard.KERNEL_CODE)
     assert script(watched, code) == {"module": "EPERM"}
     plane.set_guards(watched.id, Guard(0))
+    plane.set_containment(watched.id, SEVERED)
+    assert script(watched, code) == {"module": "EPERM"}
+    plane.set_containment(watched.id, Containment())
     assert script(watched, code) == {"module": "ENOEXEC"}
 
 

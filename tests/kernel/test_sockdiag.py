@@ -122,6 +122,24 @@ def test_what_is_not_the_workloads_is_left_alone(cgroup: Cgroup) -> None:
             assert accepted.recv(100) == b"still here"
 
 
+def test_a_raw_socket_is_nobodys_to_destroy(cgroup: Cgroup) -> None:
+    """The kernel would take the first that fits, which is the one of this process. The programs judge what the other sends."""
+    code = """
+import socket, sys
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, 254)
+print("ready", flush=True)
+sys.stdin.readline()
+print(raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+"""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, 254) as ours, actor(cgroup, code) as a:
+        report = sockets.destroy_sockets(cgroupfs.processes(cgroup.path), cgroupfs.subtree_ids(cgroup.path))
+        assert report.complete and not report.destroyed and report.held == {"raw": 1}
+        assert a.says().splitlines() == ["0"]
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        ours.sendto(b"still here", ("127.0.0.1", 0))
+        assert b"still here" in ours.recv(100)
+
+
 def test_a_socket_that_was_made_outside_and_inherited_is_destroyed_unless_it_is_spared(cgroup: Cgroup) -> None:
     with contextlib.ExitStack() as stack:
         far = stack.enter_context(far_side("127.0.0.1", ""))

@@ -39,5 +39,6 @@ def test_daemon_killed(make_daemon: Callable[..., Daemon], far: FarSide, counter
         said = script.results()
     finally:
         script.end()
-    assert (said["kill"], said["after the kill"]) == ("done", "EPERM"), said
+    assert said["kill"] in ("done", "EPERM"), said  # EPERM: an LSM has no hand laid on what is outside
+    assert said["after the kill"] == "EPERM", said
     assert quiet(counter, since)
