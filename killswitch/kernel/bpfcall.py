@@ -21,7 +21,8 @@ from killswitch.kernel import syscalls
 _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _NR_PERF = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331}
 _MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE, _LINK_UPDATE, _ENABLE_STATS = 0, 5, 17, 28, 29, 32
-_TEST_RUN, _OBJ_INFO = 10, 15
+_TEST_RUN, _PROG_BY_ID, _OBJ_INFO, _QUERY = 10, 13, 15, 16
+_MOST_AT_A_DEVICE = 64  # BPF_MPROG_MAX
 _LINK_CGROUP, _LINK_TCX = 3, 11
 _PERF_SET_BPF = 0x40042408
 _LOG_BYTES = 16384
@@ -109,6 +110,35 @@ def link_device(link_fd: int) -> int:
     return int(device) if kind == _LINK_TCX else 0
 
 
+def link_program(link_fd: int) -> int:
+    """The id of the program that a link attaches."""
+    return int(struct.unpack_from("=I", _link_info(link_fd), 8)[0])
+
+
+def programs_at(device: int, attach_type: int) -> list[int]:
+    """The ids of the programs at a device (tcx), in the order in which they are asked."""
+    ids = (ctypes.c_uint * _MOST_AT_A_DEVICE)()
+    head = struct.pack("=IIIIQII", device, attach_type, 0, 0, ctypes.addressof(ids), len(ids), 0)
+    buffer = ctypes.create_string_buffer(head + bytes(32), len(head) + 32)
+    number = _NR_BPF.get(platform.machine(), -1)
+    syscalls.checked("ask who is at a device", syscalls.raw(number, _QUERY, ctypes.byref(buffer), len(buffer)))
+    return list(ids)[: struct.unpack_from("=I", buffer.raw, 24)[0]]
+
+
+def tag(program: int) -> bytes:
+    """What the kernel calls a program's instructions by: equal for those that do the same."""
+    return _info("describe a program", program)[8:16]
+
+
+def tag_by_id(number: int) -> bytes:
+    """The same of somebody's program. Raises Gone."""
+    fd = _bpf("open a program", _PROG_BY_ID, struct.pack("=III", number, 0, 0))
+    try:
+        return tag(fd)
+    finally:
+        os.close(fd)
+
+
 def link_cgroup(link_fd: int) -> int:
     """The id of the cgroup that a link is attached to; 0 = it is gone, or this is no such link."""
     kind, cgroup = struct.unpack_from("=I12xQ", _link_info(link_fd))
@@ -116,8 +146,12 @@ def link_cgroup(link_fd: int) -> int:
 
 
 def _link_info(link_fd: int) -> bytes:
+    return _info("describe a link", link_fd)
+
+
+def _info(what: str, fd: int) -> bytes:
     buffer = ctypes.create_string_buffer(64)
-    _bpf("describe a link", _OBJ_INFO, struct.pack("=IIQ", link_fd, len(buffer), ctypes.addressof(buffer)))
+    _bpf(what, _OBJ_INFO, struct.pack("=IIQ", fd, len(buffer), ctypes.addressof(buffer)))
     return buffer.raw
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
+import logging
 import os
 import socket
 import threading
@@ -20,6 +22,8 @@ from pathlib import Path
 
 from killswitch.errors import Gone, KernelError, NotSupported
 from killswitch.kernel import bpfcall, libbpf, netns, pins, rtnetlink, tundevices
+
+log = logging.getLogger("killswitch.dataplane")
 
 _TCX = {"ingress": 46, "egress": 47}  # bpf_attach_type
 _BEFORE = 8  # BPF_F_BEFORE, without naming another: whoever is there cannot let anything past us
@@ -34,6 +38,11 @@ SEAL: Mapping[str, str] = {
 HOST: Mapping[str, str] = {"on_host_frame_in": "ingress", "on_host_frame_out": "egress"}
 HOST_CGROUP: Mapping[str, int] = {"on_host_ingress": 0, "on_host_egress": 1}  # -> bpf_attach_type, as in ``attach``
 _PRIORITY = {"on_frame_out": 1, "on_frame_written": 2, "on_host_frame_in": 1, "on_host_frame_out": 2, "on_sealed": 3}
+
+_SCHED_CLS, _SHOT = 3, 2
+# Program -> another that does the same, for the moment in which its link is made anew: the kernel takes none twice at a device.
+_TWINS = {"on_frame_out": "on_frame_written", "on_frame_written": "on_frame_out"}
+_OURS = (*WORKLOADS, *WRITTEN, *SEAL, *HOST)
 
 _UNKNOWN = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)  # what a kernel without tcx says
 
@@ -160,8 +169,8 @@ class Frames:
 
     def _attach(self, namespace: int, index: int, program: str, way: str) -> bool:
         known = self.is_attached(namespace, index, program)
-        if known and self.links:
-            return False  # a filter is set anew: the numbers may be those of a namespace that is gone
+        if known and self.links:  # a filter is set anew: the numbers may be those of a namespace that is gone
+            return self._put_first(namespace, index, program, way)
         fd = libbpf.obj_get(self.programs / program)
         try:
             if program in SEAL:
@@ -177,6 +186,42 @@ class Frames:
             return not known
         finally:
             os.close(fd)
+
+    def _put_first(self, namespace: int, index: int, program: str, way: str) -> bool:
+        """Whoever has come before ours at the device could let frames past it: it is put first again. False where it is first."""
+        pin = self.devices / f"{namespace}-{index}" / program
+        with _opened(pin) as link:
+            if program in HOST or link is None or not self._is_preceded(link, index, way):
+                return False
+        log.error("%s at device %d was not asked first: somebody's program lay before it", program, index)
+        with (
+            _held(self._twin(program)) as twin,
+            _held(libbpf.obj_get(self.programs / program)) as fd,
+            _held(bpfcall.link(twin, index, _TCX[way], _BEFORE)),
+        ):
+            pins.detach(pin)
+            self._link(namespace, index, program, fd, way)
+        return True
+
+    def _twin(self, program: str) -> int:
+        if program in SEAL:
+            return bpfcall.load(_SCHED_CLS, bpfcall.allow(_SHOT))
+        return libbpf.obj_get(self.programs / _TWINS[program])
+
+    def _is_preceded(self, link: int, index: int, way: str) -> bool:
+        """Whether somebody's program is asked before this link's. One with the instructions of ours says nothing that ours does
+        not say: it is another daemon's."""
+        own = bpfcall.link_program(link)
+        before = list(itertools.takewhile(lambda n: n != own, bpfcall.programs_at(index, _TCX[way])))
+        if not before:
+            return False
+        ours = set()
+        for name in _OURS:
+            with _held(libbpf.obj_get(self.programs / name)) as fd:
+                ours.add(bpfcall.tag(fd))
+        with contextlib.suppress(Gone):
+            return any(bpfcall.tag_by_id(n) not in ours for n in before)
+        return False  # it has gone meanwhile
 
     def _link(self, namespace: int, index: int, program: str, fd: int, way: str) -> bool:
         """False when this kernel has no such links."""
@@ -207,6 +252,14 @@ class Frames:
                 bpfcall.link_update(link, fd)
             finally:
                 os.close(fd)
+
+
+@contextlib.contextmanager
+def _held(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ PROGRAMS: Mapping[str, Hook] = {
     "lsm_file_receive": Hook("file_receive", "severed: taking in sockets that were made outside, and devices"),
     "lsm_ptrace": Hook("ptrace_access_check", "guarded, severed: ptrace, memory and descriptors of processes outside"),
     "lsm_kill": Hook("task_kill", "guarded, severed: signals to processes outside"),
-    "lsm_bpf": Hook("bpf", "guarded: bpf()"),
+    "lsm_bpf": Hook("bpf", "guarded, severed: bpf()"),
     "lsm_umount": Hook("sb_umount", "guarded: unmounting bpffs, and with it what is pinned"),
     "lsm_inode": Hook("inode_permission", "guarded: files of cgroups outside and of its own containment, pins in bpffs"),
     "lsm_read_file": Hook("kernel_read_file", "guarded: loading kernel modules and kernels"),
@@ -77,6 +77,10 @@ STRENGTHENED = (
     Strengthened(
         "lsm_processes", "tampering: no hand on processes outside, where policies guard them or once severed",
         ("lsm_ptrace", "lsm_kill"),
+    ),
+    Strengthened(
+        "lsm_own_programs", "severed is severed: no BPF program of its own is loaded, attached or run",
+        ("lsm_bpf",), ("no_own_programs",),
     ),
     Strengthened("lsm_cgroup_files", "frozen is frozen: no hand on the cgroup files that contain it", ("lsm_inode",)),
     Strengthened(

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 
 from killswitch.errors import KernelError, NotSupported
-from killswitch.kernel import bpfcall, rtnetlink, syscalls, unixhooks
+from killswitch.kernel import bpfcall, compat, rtnetlink, syscalls, unixhooks
 
 _AF_XDP = 44
 _FAMILIES = 47  # AF_MAX of Linux 6.x; families that came later are asked for by nobody yet
@@ -163,6 +163,20 @@ TRIALS: tuple[tuple[str, str, Callable[[], str]], ...] = (
             "to set that up takes CAP_NET_ADMIN, which `killswitch run` takes away; in a network namespace of the workload's "
             "own see sealed_namespaces",
         ),
+    ),
+    (
+        "no_own_programs",
+        "severed is severed: no way round by BPF programs of its own (a test run that sends frames; one before ours at a device)",
+        _open(
+            "refuse them",
+            "bpf() takes CAP_BPF, which `killswitch run` takes away; what lies before ours at a device is put behind it within "
+            "`reconcile_seconds`; freezing stops who would run them; an LSM refuses bpf()",
+        ),
+    ),
+    (
+        "no_compat_options",
+        "severed is severed: no way round by options that a 32-bit call sets (a multicast group's report, frames past the queue)",
+        compat.trial,
     ),
     (
         "no_xdp_sockets",

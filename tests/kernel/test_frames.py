@@ -3,14 +3,16 @@ gone round."""
 
 from __future__ import annotations
 
+import os
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from killswitch.commands import Containment
-from killswitch.kernel import frames
+from killswitch.kernel import bpfcall, frames
 from killswitch.kernel.dataplane import DataPlane
 from killswitch.kernel.hostcut import Place
 from tests.kernel.cgroups import Cgroup
@@ -127,6 +129,41 @@ def test_packet_sockets_are_cut_and_let_go(
         return
     talker.tell("send")
     counter.wait_for(1, since=since)  # so it was the program at the device, and nothing else
+
+
+@pytest.mark.parametrize("programs", [frames.WORKLOADS, frames.SEAL])
+def test_who_comes_before_ours_is_put_behind(
+    plane: DataPlane,
+    cgroup: Cgroup,
+    talker: Talker,
+    island: Island,
+    counter: Counter,
+    programs: Mapping[str, str],
+) -> None:
+    """A program that says "pass" and asks nobody else, put first by somebody: ours is, the next time it is looked at."""
+    plane.watch(cgroup.id, cgroup.path, 1)
+    place = Place(island.host_netns, island.host_netns)
+    with place.opened() as (inode, fd):
+        assert not plane.frames.attach(inode, fd, programs).errors
+        if not plane.frames.links:
+            pytest.skip("this kernel has no tcx links")
+        plane.set_containment(cgroup.id, SEVERED)
+        device = socket.if_nametoindex
+        passing = bpfcall.load(3, bpfcall.allow(0))
+        theirs = island.in_host(lambda: bpfcall.link(passing, device(island.near_device), 47, 8))
+        try:
+            if talker.tell("send") == "done":  # no LSM of ours refuses it
+                counter.wait_for(1)
+            assert plane.frames.attach(inode, fd, programs).made == 1
+            since = time.time_ns()
+            talker.tell("send")
+            assert silent(counter, since)
+            assert plane.frames.attach(inode, fd, programs).made == 0
+            order = island.in_host(lambda: bpfcall.programs_at(device(island.near_device), 47))
+            assert len(order) == 2
+        finally:
+            os.close(theirs)
+            os.close(passing)
 
 
 def test_a_device_that_comes_later(plane: DataPlane, watched: Cgroup, island: Island, pin_dir: Path) -> None:
