@@ -46,20 +46,14 @@ static __always_inline void judge_texts(struct scratch *s, const struct policy_m
 	}
 }
 
-/* Fills in the verdict, and what is to be done into s->kill and s->sever. `policies`: of the workload. */
-__attribute__((noinline)) int judge(u64 policies)
+/* Fills in the verdict, and what is to be done into s->kill and s->sever. `half`: of the tables, 0 or 1; `policies`: of the
+ * workload, as that half numbers them. */
+__attribute__((noinline)) int judge(u32 half, u64 policies)
 {
+	struct policy_meta *meta = bpf_map_lookup_elem(&policy_meta, &half);
 	struct scratch *s = scratch();
-	struct policy_meta *meta;
-	struct control *c;
-	u32 zero = 0, half;
 
-	c = bpf_map_lookup_elem(&control, &zero);
-	if (!s || !c)
-		return 0;
-	half = c->active & 1;
-	meta = bpf_map_lookup_elem(&policy_meta, &half);
-	if (!meta)
+	if (!s || !meta)
 		return 0;
 	s->kill = 0;
 	s->sever = 0;

@@ -14,6 +14,7 @@
 #define decide_open(...) lsm_decide_open(__VA_ARGS__)
 #define judge(...) lsm_judge(__VA_ARGS__)
 #include "judge.h"
+#include "maker.h"
 #include "lsm.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -110,8 +111,8 @@ static __always_inline bool is_denied(struct actor *a, struct linux_binprm *bprm
 	if (!s)
 		return false;
 	gather_before(s, task, bprm, a->slot);
-	judge(a->w->policies);
-	deny_by(half, a->w->policies);
+	judge(half, policies_of(a->w, half));
+	deny_by(half, policies_of(a->w, half));
 	if (s->event.clause == NO_CLAUSE)
 		return false;
 	count_denied(a->slot, DENIED_EXEC);
@@ -126,16 +127,13 @@ int BPF_PROG(lsm_exec, struct linux_binprm *bprm)
 {
 	struct policy_meta *meta;
 	struct actor a = {};
-	struct control *c;
 	u32 zero = 0, half;
 	bool denied = false;
 	u64 *busy;
 
 	if (!acting(&a))
 		return ALLOW;
-	c = bpf_map_lookup_elem(&control, &zero);
-	half = c ? c->active & 1 : 0;
-	meta = bpf_map_lookup_elem(&policy_meta, &half);
+	meta = policy_in_force(&half);
 	busy = bpf_map_lookup_elem(&lsm_busy, &zero);
 	if (!meta || !meta->n_denying || !busy)
 		return ALLOW;

@@ -11,8 +11,14 @@ static __always_inline struct policy_meta *policy_in_force(u32 *half)
 	u32 zero = 0;
 	struct control *c = bpf_map_lookup_elem(&control, &zero);
 
-	*half = c ? c->active & 1 : 0;
+	*half = c ? *(volatile u32 *)&c->active & 1 : 0;
 	return bpf_map_lookup_elem(&policy_meta, half);
+}
+
+/* The policies of a workload, as the tables of this half number them. Ask for the half first. */
+static __always_inline u64 policies_of(struct workload *w, u32 half)
+{
+	return half ? *(volatile u64 *)&w->policies_other : *(volatile u64 *)&w->policies;
 }
 
 static __always_inline bool wire_is_judged(struct policy_meta *meta)

@@ -83,7 +83,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	struct cgroup *cgrp;
 	struct scratch *s;
 	struct workload *w;
-	u32 slot, size;
+	u32 slot, size, half;
 
 	if (!anything_watched())
 		return 0;
@@ -100,7 +100,8 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 		return 0;
 	fill_header(&s->event.header, EVENT_EXEC, w->cgroup_id, task, cgroup_id_of(cgrp));
 	gather(s, task, bprm, slot);
-	judge(w->policies);
+	policy_in_force(&half);
+	judge(half, policies_of(w, half));
 	carry_out(s, w, slot);
 	remember_bits(s, slot);
 	note_stdio(task, &s->event.header);

@@ -10,7 +10,7 @@
  * The first four fields never move: an upgrade reads them from the older generation. */
 struct workload {
 	u64 cgroup_id;
-	u64 policies; /* bit set of the policies that apply */
+	u64 policies; /* bit set of the policies that apply, as the first half of the policy tables numbers them */
 	u8 severed;
 	u8 frozen;
 	u8 terminated;
@@ -21,6 +21,7 @@ struct workload {
 	u32 lapse_ms; /* how long it is held without a daemon; 0 = for ever */
 	u32 unheld;   /* execs whose hold could not be noted: all of the workload is held until user space has looked at it */
 	u32 unheld_judged; /* by user space: of those, how many */
+	u64 policies_other; /* as the other half does: so that both are true while one takes the other's place */
 };
 
 /* What must not be done to a workload, by slot. */

@@ -119,9 +119,11 @@ __attribute__((noinline)) int decide_wire(struct __sk_buff *skb, u64 w0, u64 w1,
 	struct policy_meta *meta = bpf_map_lookup_elem(&policy_meta, &half);
 	u64 bits[PREDICATE_WORDS] = {w0, w1, w2, w3}, unknown[PREDICATE_WORDS], open = 0;
 	struct workload *w = attached_workload(&slot);
+	u64 policies;
 
 	if (!meta || !w)
 		return 0;
+	policies = policies_of(w, half);
 	if (!(kind & KIND_KNOWN))
 		open = ~open;
 	for (int i = 0; i < PREDICATE_WORDS; i++)
@@ -138,7 +140,7 @@ __attribute__((noinline)) int decide_wire(struct __sk_buff *skb, u64 w0, u64 w1,
 		c = bpf_map_lookup_elem(&clauses, &key);
 		if (!c)
 			break;
-		if (!(c->deny | c->sever) || !(w->policies >> (c->policy & 63) & 1))
+		if (!(c->deny | c->sever) || !(policies >> (c->policy & 63) & 1))
 			continue;
 		for (int n = 0; n < PREDICATE_WORDS; n++) {
 			differs |= (bits[n] & c->mask.word[n]) ^ c->value.word[n];

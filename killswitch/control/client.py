@@ -36,7 +36,7 @@ from killswitch.v1 import killswitch_service_pb2_grpc as pb_grpc
 
 READ_SECONDS = 10.0
 ORDER_SECONDS = 30.0
-EVIDENCE_SECONDS = 300.0  # an order that waits for evidence, and reading it
+EVIDENCE_SECONDS = 300.0  # an order that waits for evidence, reading it, and what is long work on a slow host
 OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # http_proxy in the environment must not come between
     ("grpc.max_receive_message_length", 64 << 20),
@@ -204,7 +204,7 @@ class Client:
         request = getattr(pb, f"{method}Request")(
             request_id=request_id or str(uuid.uuid4()), reason=to_wire(reason), **fields
         )
-        slow = fields.get("wait_for_evidence") or method == "SelfTest"
+        slow = fields.get("wait_for_evidence") or method in ("SelfTest", "ReloadPolicies")
         with self._errors():
             return getattr(self._stub, method)(
                 request, timeout=self._timeout or (EVIDENCE_SECONDS if slow else ORDER_SECONDS)

@@ -21,7 +21,7 @@ from killswitch.control.service import (
     StreamItem,
     WorkloadInfo,
 )
-from killswitch.daemon import policyset, targets
+from killswitch.daemon import targets
 from killswitch.daemon.core import Core
 from killswitch.daemon.log import fields
 from killswitch.daemon.proof import Keeper
@@ -294,7 +294,7 @@ class DaemonService:
         return self._policies.describe()
 
     async def check_policy(self, text: str, file: str) -> Sequence[Problem]:
-        return await asyncio.to_thread(policyset.problems_of, text, file)
+        return await self._policies.problems_of(text, file)
 
     async def reload_policies(self, order: Order) -> Sequence[PolicyInfo]:
         order_id = self._ordered("reload policies", order, None, "")

@@ -218,6 +218,7 @@ WORKLOAD = Layout(
         *(("cgroup_id", "Q"), ("policies", "Q"), ("severed", "B"), ("frozen", "B"), ("terminated", "B")),
         *(("unattended", "B"), ("grace_ms", "I")),
         *(("hold", "B"), ("padding", "3x"), ("lapse_ms", "I"), ("unheld", "I"), ("unheld_judged", "I")),
+        ("policies_other", "Q"),
     )
 )
 WORKLOAD_HEAD = Layout(WORKLOAD.members[:7])  # what every release has, and in these places

@@ -133,7 +133,7 @@ class DataPlane:
         return self._loaded.keep_outside(self._mount)
 
     def set_policies(self, cgroup_id: int, policies: int) -> None:
-        """Which policies apply: bit n is policy n. Raises Gone when it is not watched."""
+        """Which policies apply: bit n is policy n of the tables in force. Raises Gone when it is not watched."""
         self._slots.set_policies(cgroup_id, policies)
 
     def workloads(self) -> dict[int, KernelWorkload]:
@@ -272,7 +272,18 @@ class DataPlane:
     def load_policy(self, tables: KernelTables, generation: int) -> None:
         """Judge execs by these tables from now on. Raises KernelError, the old ones staying in force, when they do not
         fit. ``generation`` is a positive number below 2^32."""
-        self._tables.load(tables, generation)
+        self.prepare_policy(tables, generation)
+        self.switch_policy({})
+
+    def prepare_policy(self, tables: KernelTables, generation: int) -> None:
+        """Bring the tables into the kernel, beside those in force: what takes time of ``load_policy``. For a thread."""
+        self._tables.fill(tables, generation)
+
+    def switch_policy(self, policies: Mapping[int, int]) -> None:
+        """Judge by what was prepared last from now on, without a gap: every verdict is by the old tables and policies, or by the
+        new ones. ``policies``: of each workload (cgroup id), as ``set_policies``; those not named keep theirs."""
+        self._slots.number_anew(policies)
+        self._tables.switch()
 
     def tell_program(self, pid: int, start_ticks: int, bits: int, generation: int) -> None:
         """What the tables of this generation say of the program that a watched process runs, for the rules about the wire. The

@@ -206,20 +206,24 @@ def copy_known(old: Loaded, new: Loaded) -> bool:
 
 
 def read_workload(loaded: Loaded, slot: int) -> tuple[int, int, int, int, int, int, int]:
-    """(cgroup id, policies, severed, frozen, terminated, unattended, grace in ms). These members never move: see struct
-    workload."""
-    head = loaded.mapped("workloads").element(slot)[: abi.WORKLOAD_HEAD.size]
-    values: tuple[int, int, int, int, int, int, int] = abi.WORKLOAD_HEAD.codec.unpack(head)
-    return values
+    """(cgroup id, policies by the tables in force, severed, frozen, terminated, unattended, grace in ms). These members never
+    move: see struct workload."""
+    element = loaded.mapped("workloads").element(slot)
+    number, policies, *rest = abi.WORKLOAD_HEAD.codec.unpack(element[: abi.WORKLOAD_HEAD.size])
+    other = element[abi.WORKLOAD.offset("policies_other") : abi.WORKLOAD.size]  # of an older release: nothing
+    if other and loaded.mapped("control").memory[abi.CONTROL.offset("active")] & 1:
+        policies = int.from_bytes(other, "little")
+    severed, frozen, terminated, unattended, grace_ms = rest
+    return number, policies, severed, frozen, terminated, unattended, grace_ms
 
 
 def read_hold(loaded: Loaded, slot: int) -> tuple[int, int]:
     """(mode, after how many ms without a daemon it lapses), or (0, 0) of a release that holds nothing."""
     element = loaded.mapped("workloads").element(slot)
-    if len(element) != abi.WORKLOAD.size:
+    lapse_at = abi.WORKLOAD.offset("lapse_ms")
+    if len(element) < lapse_at + 4:
         return 0, 0
-    hold, lapse_ms = abi.WORKLOAD.codec.unpack(element)[7:9]
-    return int(hold), int(lapse_ms)
+    return element[abi.WORKLOAD.offset("hold")], int.from_bytes(element[lapse_at : lapse_at + 4], "little")
 
 
 def read_guards(loaded: Loaded, slot: int) -> Guard:

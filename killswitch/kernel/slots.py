@@ -6,7 +6,7 @@ import contextlib
 import errno
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from killswitch.commands import Containment, Guard
@@ -16,7 +16,7 @@ from killswitch.kernel.maps import store_u32, store_u64
 from killswitch.kernel.restraint import Restraints
 
 _ID_AT = abi.WORKLOAD.offset("cgroup_id")
-_POLICIES_AT = abi.WORKLOAD.offset("policies")
+_POLICIES_AT = (abi.WORKLOAD.offset("policies"), abi.WORKLOAD.offset("policies_other"))  # by half of the tables
 _SEVERED_AT = abi.WORKLOAD.offset("severed")
 _FROZEN_AT = abi.WORKLOAD.offset("frozen")
 _TERMINATED_AT = abi.WORKLOAD.offset("terminated")
@@ -27,6 +27,7 @@ _LAPSE_AT = abi.WORKLOAD.offset("lapse_ms")
 _UNHELD_AT = abi.WORKLOAD.offset("unheld")
 _UNHELD_JUDGED_AT = abi.WORKLOAD.offset("unheld_judged")
 _WATCHED_AT = abi.CONTROL.offset("watched")
+_ACTIVE_AT = abi.CONTROL.offset("active")
 _HEARTBEAT_AT = abi.CONTROL.offset("heartbeat_ns")
 
 
@@ -127,10 +128,25 @@ class Slots:
                 processes.put(pid.to_bytes(4, "little"), place)
 
     def policies(self, cgroup_id: int) -> int:
-        return int(struct.unpack_from("<Q", self._memory, self.slot(cgroup_id) * self._size + _POLICIES_AT)[0])
+        """As the tables in force number them."""
+        at = self.slot(cgroup_id) * self._size + _POLICIES_AT[self._half]
+        return int(struct.unpack_from("<Q", self._memory, at)[0])
 
     def set_policies(self, cgroup_id: int, policies: int) -> None:
-        store_u64(self._memory, self.slot(cgroup_id) * self._size + _POLICIES_AT, policies)
+        """As the tables in force number them."""
+        store_u64(self._memory, self.slot(cgroup_id) * self._size + _POLICIES_AT[self._half], policies)
+
+    def number_anew(self, policies: Mapping[int, int]) -> None:
+        """What policies every workload has by the tables that are *not* in force, which are about to be; of one that is not
+        named here the numbers stay the same."""
+        for cgroup_id, slot in self._slots.items():
+            number = policies[cgroup_id] if cgroup_id in policies else self.policies(cgroup_id)
+            store_u64(self._memory, slot * self._size + _POLICIES_AT[1 - self._half], number)
+
+    @property
+    def _half(self) -> int:
+        """Of the policy tables, which is in force."""
+        return self._control[_ACTIVE_AT] & 1
 
     def containment(self, cgroup_id: int) -> Containment:
         at = self.slot(cgroup_id) * self._size
@@ -176,7 +192,8 @@ class Slots:
         store_u64(self._control, _HEARTBEAT_AT, time.monotonic_ns())
 
     def _store(self, slot: int, policies: int, containment: Containment) -> None:
-        store_u64(self._memory, slot * self._size + _POLICIES_AT, policies)
+        for half_at in _POLICIES_AT:
+            store_u64(self._memory, slot * self._size + half_at, policies)
         self._contain(slot * self._size, containment)
 
     def _contain(self, at: int, containment: Containment) -> None:

@@ -37,11 +37,12 @@ class Tables:
         meta = self._maps["policy_meta"].get(_u32(self.active)) or bytes(4)
         return int.from_bytes(meta[:4], "little")
 
-    def load(self, tables: KernelTables, generation: int) -> None:
-        """Put the tables in force. Execs are judged by the old ones until the last step. Raises KernelError when they do
-        not fit or the kernel refuses; the old ones stay in force then."""
+    def fill(self, tables: KernelTables, generation: int) -> None:
+        """Write the tables into the half that is not in force; ``switch`` puts it in force. Takes milliseconds, and more where
+        CPUs are wanted: may run in a thread, one at a time. Raises KernelError when they do not fit or the kernel refuses."""
         self._check(tables, generation)
         half = 1 - self.active
+        _wait_for_readers()
         states = len(tables.rows) // ROW_BYTES
         first = half * MAX_STATES
         self._maps["dfa_rows"].put_packed(_numbers(first, states), tables.rows)
@@ -58,8 +59,10 @@ class Tables:
         )
         self._fill_inodes(tables, half)
         self._maps["policy_meta"].put(_u32(half), self._meta(tables, generation))
-        store_u32(self._control.memory, ACTIVE_AT, half)
-        _wait_for_readers()
+
+    def switch(self) -> None:
+        """Put in force what was filled last: one store."""
+        store_u32(self._control.memory, ACTIVE_AT, 1 - self.active)
 
     def tell_program(self, pid: int, start_ticks: int, bits: int, generation: int) -> None:
         programs, key = self._maps["process_bits"], _u32(pid)
@@ -112,7 +115,7 @@ class Tables:
 
 
 def _wait_for_readers() -> None:
-    """Until no program can still be walking the half that was in force: the next load will overwrite it.
+    """Until no program can still be walking the half that is no longer in force: it is about to be overwritten.
 
     membarrier's global command waits for an RCU grace period; where it is not offered (nohz_full), programs that run for
     microseconds with preemption off are long done after a few milliseconds.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -91,6 +91,16 @@ class Compiled:
         put(self, "_inodes", {(device, inode): bits for device, inode, bits in self.tables.inodes})
         put(self, "_globs", tuple(tuple(map(glob_pattern, policy.workloads)) for policy in self.policies))
         put(self, "_plans", {})
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """What was compiled, without what is made of it while judging: it may be handed to another process."""
+        return Compiled, tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.init)
+
+    def plan(self, policies: Iterable[int]) -> None:
+        """Make ready to judge by these sets of policies. Otherwise that is done when the first event of each comes."""
+        for number in policies:
+            if number not in self._plans:
+                self._plan(number)
 
     # --- which workloads ---------------------------------------------------------------------------------------------
 

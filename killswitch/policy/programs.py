@@ -45,6 +45,9 @@ class Recogniser:
     def __bool__(self) -> bool:
         return bool(self.programs)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Recogniser, (self.programs,)  # the library's own set cannot go to another process
+
     def seen(self, chunk: bytes) -> frozenset[int]:
         """Numbers of the markers that the chunk holds. Linear, and holds no lock while it looks."""
         return frozenset(self._set.Match(chunk) or ()) if self._set is not None else frozenset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,3 +129,31 @@ def test_a_workload_that_is_watched_from_now_on(make_daemon: Callable[..., Daemo
     reload(daemon)
     assert found(daemon) == [("by-name", "enforce", process.pid)]
     assert process.wait(20) == -9
+
+
+def test_a_policy_more_opens_no_gap(daemon: Daemon, rogue: Path, tmp_path: Path) -> None:
+    """One whose file comes first gives all others new numbers; what was forbidden before and after is so all the time."""
+    first = POLICY.format(mode="enforce", name="ks-test-nobody", response="[kill_process]")
+    other = first.replace("name: test", "name: more").replace("id: by-name", "id: by-another-name")
+    policies = {"test.yaml": POLICY.format(mode="enforce", name="ks-test-rogue", response="[kill_process]")}
+    daemon.write_policies(policies)
+    daemon.client.reload_policies("test")
+    daemon.watched("agent")
+    ended: list[int] = []
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.is_set():
+            ended.append(daemon.spawn("agent", str(rogue), "0").wait(30))
+
+    running = threading.Thread(target=run)
+    running.start()
+    try:
+        for number in range(4):
+            daemon.write_policies(policies if number % 2 else {"a.yaml": other, **policies})
+            daemon.client.reload_policies("test")
+        assert len(daemon.client.policies()) == 1
+    finally:
+        done.set()
+        running.join()
+    assert set(ended) == {-9}, "each was killed before it could end"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,6 +160,52 @@ def test_generations_follow_one_another(plane: DataPlane, watched: Cgroup) -> No
     assert {e.generation for e in execs(plane)} == set(range(1, 7))
     plane.load_policy(tables(Automaton()), 7)
     assert watched.run("/bin/true").returncode == 0
+
+
+def test_policies_that_change_their_numbers_leave_no_gap(
+    plane: DataPlane, watched: Cgroup, make_cgroup: Callable[[], Cgroup]
+) -> None:
+    """While tables take each other's place, whom they forbid a program is always refused it, and nobody else ever is."""
+    other = make_cgroup()
+    other_is = {0: 0b10, 1: 0b01}  # under a policy whose number is at other times the forbidding one's
+    plane.watch(other.id, other.path, other_is[0])
+    plane.load_policy(by_name(b"true", policy=0), 1)
+    ran: list[tuple[int, int]] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            for _ in range(max(20, TRIES // 3)):
+                ran.append((watched.run("/bin/true").returncode, other.run("/bin/true").returncode))
+        finally:
+            done.set()
+
+    running = threading.Thread(target=run)
+    running.start()
+    generation = 1
+    while not done.is_set():
+        generation += 1
+        number = generation & 1
+        plane.prepare_policy(by_name(b"true", policy=number), generation)
+        plane.switch_policy({watched.id: 1 << number, other.id: other_is[number]})
+    running.join()
+    assert generation > 2
+    assert set(ran) == {(-signal.SIGKILL, 0)}
+    assert {e.done for e in execs(plane) if e.workload == watched.id and e.executable.endswith(b"/true")} == {
+        Done.KILLED
+    }
+
+
+def test_what_is_prepared_is_not_in_force(plane: DataPlane, watched: Cgroup) -> None:
+    plane.load_policy(by_name(b"true"), 1)
+    plane.prepare_policy(by_name(b"false", policy=1), 2)
+    assert (plane.policy_generation, watched.run("/bin/true").returncode) == (1, -signal.SIGKILL)
+    plane.set_policies(watched.id, 1)  # an operator's order comes between: it is about the tables in force
+    assert watched.run("/bin/false").returncode == 1
+    plane.switch_policy({watched.id: 0b10})
+    assert (plane.policy_generation, watched.run("/bin/true").returncode) == (2, 0)
+    assert watched.run("/bin/false").returncode == -signal.SIGKILL
+    assert plane.workloads()[watched.id].policies == 0b10
 
 
 def test_tables_that_do_not_fit_leave_the_old_ones_in_force(plane: DataPlane, watched: Cgroup) -> None:
