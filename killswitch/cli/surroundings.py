@@ -29,6 +29,13 @@ HOST_SOCKETS = (
     "/run/user/*/bus", "/run/user/*/systemd/private", "/run/user/*/docker.sock", "/run/user/*/podman/podman.sock",
 )  # fmt: skip
 DEVICES = ("/dev/mem", "/dev/kmem", "/dev/port", "/dev/watchdog*", "/dev/nvram")
+# What leads out of the host and is no network of the kernel's: wires, their consoles, the log that is written to them, the
+# machine's controller, the hypervisor, and network devices that a program drives itself.
+WIRES = (
+    "/dev/ttyS*", "/dev/ttyAMA*", "/dev/ttyUSB*", "/dev/ttyACM*", "/dev/hvc*", "/dev/console", "/dev/kmsg",
+    "/dev/lp[0-9]*", "/dev/parport*", "/dev/ipmi*", "/dev/mei*", "/dev/vport*", "/dev/vhost-*",
+    "/dev/infiniband", "/dev/vfio", "/dev/uio*",
+)  # fmt: skip
 _FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024, "nodiratime": 2048, "relatime": 1 << 21}
 
 
@@ -70,7 +77,7 @@ def arrange(wanted: Surroundings) -> None:
     for path in wanted.hidden:
         _hide(path)
     if not wanted.devices:
-        for path in (*_disks(), *_found(DEVICES)):
+        for path in (*_disks(), *_found(DEVICES), *wires()):
             _hide(path)
     if not wanted.host_sockets:
         for path in _found(HOST_SOCKETS):
@@ -144,6 +151,17 @@ def _disks() -> list[str]:
             with contextlib.suppress(OSError):
                 if stat.S_ISBLK(os.lstat(path).st_mode):
                     found.append(path)
+    return found
+
+
+def wires(own_files: tuple[int, ...] = (0, 1, 2)) -> list[str]:
+    """But the terminal at which CMD is started, which it goes on to use by its name."""
+    own = {os.fstat(fd).st_rdev for fd in own_files if os.isatty(fd)}
+    found = []
+    for path in _found(WIRES):
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_rdev not in own:  # noqa: PTH116
+                found.append(path)
     return found
 
 

@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from killswitch.errors import KernelError, NotSupported
 from killswitch.kernel import bpfcall, compat, rtnetlink, syscalls, unixhooks
@@ -93,6 +94,19 @@ def _no_xdp() -> str:
     with contextlib.suppress(NotSupported):
         return _closed(_AF_XDP, socket.SOCK_RAW, "AF_XDP sockets", "")()
     return "a severed workload sets none up, and who holds one at the cut is ended"
+
+
+def _no_bypass() -> str:
+    """By their nodes: what is bound to none can be opened by nobody."""
+    nodes = ("infiniband/uverbs*", "vfio/[0-9]*", "vfio/devices/*", "uio[0-9]*")
+    found = sorted(str(path) for pattern in nodes for path in Path("/dev").glob(pattern))
+    if found:
+        hint = (
+            f"here there is {', '.join(found[:3])}: no program of ours sees what goes through it, nor a peer who reads the "
+            "memory of what is frozen; `terminate` ends it, and `killswitch run` hides it"
+        )
+        raise NotSupported("cut devices that programs drive themselves", errno.EOPNOTSUPP, hint)
+    return "this host has no such devices"
 
 
 def _unread() -> str:
@@ -241,6 +255,11 @@ TRIALS: tuple[tuple[str, str, Callable[[], str]], ...] = (
             "what has left the socket before the cut leaves the host after it: microseconds, unless the link is congested or "
             "sch_fq paces a socket that asked for it",
         ),
+    ),
+    (
+        "no_kernel_bypass",
+        "severed is severed: no way round by network devices that a program drives itself, past the kernel (RDMA, VFIO, UIO)",
+        _no_bypass,
     ),
     ("no_hidden_names", "the wire is judged: no way round by a name that is encrypted", _unread),
     (

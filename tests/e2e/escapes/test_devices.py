@@ -1,8 +1,11 @@
-"""The host's disks: making a node takes CAP_MKNOD, and the nodes that are there are covered."""
+"""The host's disks, and what leads out of it by no network: serial lines, the console, the kernel's log, RDMA. Making a node
+takes CAP_MKNOD, and the nodes that are there are covered."""
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.e2e.escapes.conftest import Inside
 
@@ -28,3 +31,15 @@ def test_devices(inside: Callable[..., Inside], user: str, tmp_path: object) -> 
     tried = inside(SCRIPT, tmp_path, user=user).results()
     assert tried.pop("disks") == []
     assert {"EPERM", "EACCES", "ENOSYS"} >= set(tried.values()), tried
+
+
+WIRES = """
+import glob
+patterns = ("ttyS*", "hvc*", "console", "kmsg", "vport*", "ipmi*", "infiniband/*", "vfio/*", "uio*")
+say("wires", [path for p in patterns for path in glob.glob(f"/dev/{p}") if os.stat(path).st_rdev != os.stat("/dev/null").st_rdev])
+"""
+
+
+def test_wires(inside: Callable[..., Inside], user: str) -> None:
+    assert stat.S_ISCHR(Path("/dev/kmsg").stat().st_mode), "what everybody's messages are written to, and sent on from"
+    assert inside(WIRES, user=user).results() == {"wires": []}
