@@ -34,6 +34,7 @@ enum event_kind {
 	EVENT_WIRE = 9,
 	EVENT_UNANSWERED = 20,
 	EVENT_SIGNAL = 21,
+	EVENT_ANSWERED = 22,
 	EVENT_DENIED = 30,
 };
 
@@ -147,7 +148,7 @@ struct exit_event {
 	u32 padding;
 };
 
-/* EVENT_CONNECT, EVENT_LISTEN and EVENT_UNANSWERED. */
+/* EVENT_CONNECT, EVENT_LISTEN, EVENT_UNANSWERED and EVENT_ANSWERED. */
 struct socket_event {
 	struct event_header header;
 	u8 address[16]; /* IPv4 in the first four */

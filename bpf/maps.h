@@ -261,6 +261,15 @@ struct {
 	__type(value, u64);
 } sendmsg_seen SEC(".maps") __weak;
 
+/* Internal addresses that an unconnected UDP socket has sent to, and from which nothing has come back yet: the key's pid is
+ * the workload's slot, the value when that was told. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct sendmsg_key);
+	__type(value, u64);
+} asked SEC(".maps") __weak;
+
 /* One element: the tgid of the daemon that reads the rings, 0 = none has told. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

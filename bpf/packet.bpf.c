@@ -58,6 +58,7 @@ int on_ingress(struct __sk_buff *skb)
 		f->rx_dropped++;
 		return DROP;
 	}
+	note_answer(skb, slot);
 	f->rx_packets++;
 	f->rx_bytes += skb->len;
 	note_traffic(skb, WIRE_RECEIVED);

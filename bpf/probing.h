@@ -111,6 +111,83 @@ static __always_inline void note_raw_packet(struct __sk_buff *skb, u32 slot)
 		tell_raw_packet(skb, slot);
 }
 
+/* Addresses of networks that nobody is reached by from elsewhere. The twin of is_inside in killswitch/detect/traffic.py. */
+static __always_inline bool is_inside(const u8 *a, u8 family)
+{
+	if (family == AF_INET)
+		return a[0] == 10 || (a[0] == 172 && (a[1] & 0xf0) == 16) || (a[0] == 192 && a[1] == 168) ||
+		       (a[0] == 169 && a[1] == 254) || (a[0] == 100 && (a[1] & 0xc0) == 64);
+	return (a[0] & 0xfe) == 0xfc || (a[0] == 0xfe && (a[1] & 0xc0) == 0x80);
+}
+
+static __always_inline void fill_asked(struct sendmsg_key *key, struct socket_event *e, u32 slot)
+{
+	__builtin_memcpy(key->address, e->address, sizeof(key->address));
+	key->pid = slot;
+	key->port = e->port;
+	key->family = e->family;
+}
+
+/* A datagram to the inside was told of: when one comes back, that is told as well. */
+static __always_inline void note_asked(struct socket_event *e, u32 slot)
+{
+	struct sendmsg_key key = {};
+
+	if (e->protocol != PROTOCOL_UDP || !is_inside(e->address, e->family))
+		return;
+	fill_asked(&key, e, slot);
+	bpf_map_update_elem(&asked, &key, &e->header.time_ns, BPF_ANY);
+}
+
+/* A function of its own, for the stack that it needs. */
+__weak __noinline int tell_answer(struct __sk_buff *skb, u32 slot)
+{
+	struct workload *w = workload_at(slot);
+	struct bpf_sock *sk = skb->sk;
+	struct socket_event e = {};
+	struct sendmsg_key key = {};
+	u8 h[24] = {}, t[2] = {};
+	u32 at = 40;
+
+	if (!w || !sk)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk || bpf_skb_load_bytes(skb, 0, h, sizeof(h)))
+		return 0;
+	if (h[0] >> 4 == 4) {
+		e.family = AF_INET;
+		__builtin_memcpy(e.address, h + 12, 4);
+		at = (h[0] & 15) * 4;
+	} else {
+		e.family = AF_INET6;
+		__builtin_memcpy(e.address, h + 8, 16);
+	}
+	if (!is_inside(e.address, e.family) || bpf_skb_load_bytes(skb, at, t, sizeof(t)))
+		return 0;
+	e.protocol = PROTOCOL_UDP;
+	e.port = t[0] << 8 | t[1];
+	fill_asked(&key, &e, slot);
+	if (!bpf_map_lookup_elem(&asked, &key))
+		return 0;
+	bpf_map_delete_elem(&asked, &key);
+	fill_maker(&e, w, EVENT_ANSWERED, bpf_sk_storage_get(&wire_makers, sk, NULL, 0));
+	e.operation = OPERATION_SENDMSG;
+	send_flow(slot, &e, sizeof(e));
+	return 0;
+}
+
+/* A datagram that comes in from where one was sent to. */
+static __always_inline void note_answer(struct __sk_buff *skb, u32 slot)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return;
+	sk = bpf_sk_fullsock(sk);
+	if (sk && sk->protocol == PROTOCOL_UDP)
+		tell_answer(skb, slot);
+}
+
 /* A connection that was tried and did not come about: refused, unreachable, timed out, or given up. */
 static __always_inline void note_unanswered(struct bpf_sock_ops *ctx, struct workload *w, u32 slot)
 {

@@ -89,10 +89,13 @@ static __always_inline int judge_address(struct bpf_sock_addr *ctx, u8 family, e
 	e.operation = operation;
 	if (operation != OPERATION_BIND && !w->severed)
 		begin_traffic(ctx, &e);
-	if (operation == OPERATION_SENDMSG && seen_lately(&e))
+	if (operation == OPERATION_SENDMSG && seen_lately(&e)) {
 		count_loss(slot, LOST_SENDMSG_SUPPRESSED);
-	else
+	} else {
+		if (operation == OPERATION_SENDMSG)
+			note_asked(&e, slot);
 		send_flow(slot, &e, sizeof(e));
+	}
 	return e.denied ? DENY : ALLOW;
 }
 

@@ -31,6 +31,7 @@ from killswitch.detect.withoutrule import continued, lost, moved_out, unattended
 from killswitch.detect.workload import Workload
 from killswitch.detect.workloads import Workloads
 from killswitch.events import (
+    Answered,
     CgroupMove,
     Connect,
     Cpu,
@@ -46,6 +47,7 @@ from killswitch.events import (
     Released,
     Signal,
     Tick,
+    Transport,
     Unanswered,
     Unattended,
     Wire,
@@ -75,6 +77,7 @@ class Engine:
             Exit: self._exit,
             Connect: self._connect,
             Unanswered: self._unanswered,
+            Answered: self._came_back,
             Listen: self._listen,
             Wire: self._wire,
             File: self._file,
@@ -216,13 +219,21 @@ class Engine:
             return []
         process = workload.processes.get(event.pid, event.start_ticks)
         more = tried(workload, process, event, reaching=self._judge.reaching)
+        if self._judge.reaching:
+            workload.datagrams.sent(event)
         return self._by_rules(workload, event, process, more)
 
     def _unanswered(self, workload: Workload, event: Unanswered) -> list[Command]:
         more: Mapping[str, object] = NOTHING
         if self._judge.reaching:  # also when only rules on connect ask for it
-            more = workload.reach.unanswered(event.time_ns, event.destination_ip, port_of(event))
+            note = workload.reach.silent if event.transport is Transport.UDP else workload.reach.unanswered
+            more = note(event.time_ns, event.destination_ip, port_of(event))
         return self._by_rules(workload, event, workload.processes.last(event.pid), more)
+
+    def _came_back(self, workload: Workload, event: Answered) -> list[Command]:
+        workload.datagrams.answered(event.destination_ip, event.destination_port)
+        workload.reach.came_back(event.destination_ip, event.destination_port)
+        return []
 
     def _listen(self, workload: Workload, event: Listen) -> list[Command]:
         process = workload.processes.get(event.pid, event.start_ticks)
@@ -263,6 +274,8 @@ class Engine:
 
     def _flow(self, workload: Workload, event: Flow) -> list[Command]:
         workload.traffic.feed(event)
+        if self._judge.reaching and workload.datagrams.flow(event):
+            workload.reach.came_back(event.remote_ip, event.remote_port)
         if Flow not in self._judge.judges:
             return []
         out = self._answered(workload, flow_of(self._judge, workload, event))
@@ -377,6 +390,8 @@ class Engine:
         out = self._whole_workloads(event.time_ns)
         for workload in self.workloads:
             out += self._answered(workload, relays(self._judge, workload, event.time_ns))
+            for silent in workload.datagrams.overdue(event.time_ns):
+                out += self._unanswered(workload, silent)
             if workload.shown.again:
                 out += self._again(workload, event)
             out += self._flush(workload, event.time_ns)

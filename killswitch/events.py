@@ -136,7 +136,8 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """A connection that was tried did not come about: refused, unreachable, timed out, or given up."""
+    """A connection that was tried did not come about: refused, unreachable, timed out, or given up. Of UDP, which has no
+    connections, the engine says so itself: nothing has come back from where a datagram went (``detect.datagrams``)."""
 
     time_ns: int
     workload: int
@@ -147,6 +148,23 @@ class Unanswered:
     comm: bytes
     transport: Transport
     destination_ip: str
+    destination_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A datagram has come from an internal address to which an unconnected UDP socket had sent one (``Connect``); told once
+    for each time that the sending was. Of connected sockets ``Flow`` says it."""
+
+    time_ns: int
+    workload: int
+    cgroup_id: int
+    pid: int  # the process that made the socket; 0 = not known
+    start_ticks: int
+    uid: int
+    comm: bytes
+    transport: Transport
+    destination_ip: str  # that was sent to
     destination_port: int
 
 
@@ -401,6 +419,7 @@ Event = (
     | Exit
     | Connect
     | Unanswered
+    | Answered
     | Listen
     | Wire
     | File

@@ -27,6 +27,7 @@ KINDS = (
     "connect",
     "listen",
     "unanswered",
+    "answered",
     "wire",
     "file",
     "signal",

@@ -11,6 +11,7 @@ from killswitch.cli import human
 from killswitch.cli.escape import command_line, printable
 from killswitch.commands import Finding, Outcome, Receipt
 from killswitch.events import (
+    Answered,
     CgroupCreated,
     CgroupMove,
     CgroupRemoved,
@@ -109,6 +110,10 @@ def _unanswered(e: Unanswered) -> str:
     )
 
 
+def _answered(e: Answered) -> str:
+    return f"{_who(e)} ({printable(e.comm)}) {e.transport} {_address(e.destination_ip, e.destination_port)} answered"
+
+
 def _listen(e: Listen) -> str:
     at = _address(e.source_ip, e.source_port)
     return f"{_who(e)} ({printable(e.comm)}) {e.operation} {e.transport} {at}{_denied(e.denied)}"
@@ -170,6 +175,7 @@ _EVENTS: dict[type, tuple[str, Callable[[Any], str]]] = {
     Exit: ("exit", _exit),
     Connect: ("connect", _connect),
     Unanswered: ("unanswered", _unanswered),
+    Answered: ("answered", _answered),
     Listen: ("listen", _listen),
     Wire: ("wire", _wire),
     Signal: ("signal", _signal),

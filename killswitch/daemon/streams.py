@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from killswitch.control.lagging import DEPTH, Lagging
 from killswitch.control.service import EventFilter, StreamItem
 from killswitch.events import (
+    Answered,
     CgroupCreated,
     CgroupMove,
     CgroupRemoved,
@@ -43,6 +44,7 @@ KIND: dict[type, str] = {
     Connect: "connect",
     Listen: "listen",
     Unanswered: "unanswered",
+    Answered: "answered",
     Wire: "wire",
     File: "file",
     Signal: "signal",

@@ -2,8 +2,9 @@
 
 Counted by workload and not by process, because a scan by a shell loop is a new process for every port. Two windows: a
 fast one for a scan that hurries, and one of ten minutes for a scan that does not. A try counts whether or not anybody
-answered; what was refused or left unanswered is counted besides, because a service that is there answers. Loopback counts
-only when refused: test suites open a port of their own for every server.
+answered; what was refused or left unanswered is counted besides, because a service that is there answers, and so are
+endpoints that are silent when they are sent datagrams. Loopback counts only when refused: test suites open a port of their
+own for every server.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ FANOUT = (
     "network.fanout.slow_ports",
     "network.fanout.unanswered_hosts",
     "network.fanout.unanswered_ports",
+    "network.fanout.silent",
 )
 WINDOW_NS = 10_000_000_000
+SILENT_WINDOW_NS = 15_000_000_000  # the fast one, and what datagrams are waited for
 SLOW_WINDOW_NS = 600_000_000_000
 MAX_ENDPOINTS = 8192  # remembered at most, in each window; a scan is long since called one by then
 _SHARED = ipaddress.ip_network(
@@ -68,11 +71,12 @@ def port_of(event: Connect | Unanswered) -> int:
 class Reach:
     """Of one workload. Noting costs the same however much is remembered."""
 
-    __slots__ = ("_fast", "_slow")
+    __slots__ = ("_fast", "_silent", "_slow")
 
     def __init__(self) -> None:
         self._fast = _Tried()
         self._slow = _Answers()
+        self._silent: OrderedDict[Endpoint, int] = OrderedDict()  # told of last, oldest first
 
     def tried(self, time_ns: int, address: str, port: int) -> Mapping[str, int]:
         """Note a try. The fields ``FANOUT``, this try counted; all 0 for an address that is neither internal nor loopback."""
@@ -89,17 +93,32 @@ class Reach:
             self._slow.unanswered((address, port), time_ns)
         return self._counts(time_ns, address, port)
 
+    def came_back(self, address: str, port: int) -> None:
+        """Note that a datagram has come from this endpoint."""
+        self._silent.pop((address, port), None)
+
+    def silent(self, time_ns: int, address: str, port: int) -> Mapping[str, int]:
+        """Note that nothing has come back from this endpoint to the datagrams that it was sent."""
+        if is_internal(address):
+            self._silent[address, port] = time_ns
+            self._silent.move_to_end((address, port))
+        return self._counts(time_ns, address, port)
+
     def _counts(self, time_ns: int, address: str, port: int) -> Mapping[str, int]:
         fast, slow = self._fast, self._slow
         fast.forget(time_ns)
         slow.forget(time_ns)
+        silent = self._silent
+        while silent and (len(silent) > MAX_ENDPOINTS or time_ns - next(iter(silent.values())) > SILENT_WINDOW_NS):
+            silent.popitem(last=False)
         if is_internal(address):
             counts: tuple[int, ...] = (
                 fast.hosts_of_port[port], fast.ports_of_host[address], len(fast.seen),
                 slow.internal_hosts, slow.ports_of_host[address], slow.dead_hosts, slow.dead_ports_of_host[address],
+                len(silent),
             )  # fmt: skip
         else:
-            counts = (0, 0, 0, 0, 0, 0, slow.dead_ports_of_host[address])
+            counts = (0, 0, 0, 0, 0, 0, slow.dead_ports_of_host[address], 0)
         return dict(zip(FANOUT, counts, strict=True))
 
 

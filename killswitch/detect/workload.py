@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from killswitch.commands import FREE, Containment
 from killswitch.detect.answered import Runs
 from killswitch.detect.correlate import Shown
+from killswitch.detect.datagrams import Datagrams
 from killswitch.detect.folding import Folder
 from killswitch.detect.pipeline import Looks
 from killswitch.detect.processes import ProcessTable
@@ -31,6 +32,7 @@ class Workload:
         self.processes = ProcessTable()
         self.folder = Folder()
         self.reach = Reach()
+        self.datagrams = Datagrams()
         self.traffic = Traffic()
         self.pipe_looks = Looks()
         self.runs = Runs()
@@ -86,6 +88,7 @@ class Workload:
         self.captured = False
         self.folder = Folder()
         self.reach = Reach()
+        self.datagrams = Datagrams()
         self.traffic = Traffic(now)
         self.shown = Shown()
         self._sustained.clear()

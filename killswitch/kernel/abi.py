@@ -35,6 +35,7 @@ class Kind(enum.IntEnum):
     WIRE = 9
     UNANSWERED = 20
     SIGNAL = 21
+    ANSWERED = 22
     DENIED = 30
 
 

@@ -10,6 +10,7 @@ from mmap import mmap
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from killswitch.events import (
+    Answered,
     CgroupCreated,
     CgroupMove,
     CgroupRemoved,
@@ -140,12 +141,21 @@ def _decode_listen(buffer: Buffer, at: int) -> Listen:
 
 
 def _decode_unanswered(buffer: Buffer, at: int) -> Unanswered:
+    return Unanswered(*_endpoint(buffer, at))
+
+
+def _decode_answered(buffer: Buffer, at: int) -> Answered:
+    return Answered(*_endpoint(buffer, at))
+
+
+def _endpoint(buffer: Buffer, at: int) -> tuple[int, int, int, int, int, int, bytes, Transport, str, int]:
+    """What both of these are told of, in the order of their fields."""
     time_ns, workload, cgroup_id, start, pid, _, raw, comm, uid, port, family, protocol, _, _ = _socket.unpack_from(
         buffer, at
     )
     transport = _TRANSPORTS.get(protocol, Transport.OTHER)
     name = comm.partition(b"\0")[0]
-    return Unanswered(time_ns, workload, cgroup_id, pid, start, uid, name, transport, address(family, raw), port)
+    return time_ns, workload, cgroup_id, pid, start, uid, name, transport, address(family, raw), port
 
 
 def _decode_signal(buffer: Buffer, at: int) -> Signal:
@@ -223,6 +233,7 @@ _DECODERS: dict[int, Callable[[Buffer, int], Event]] = {
     abi.Kind.CGROUP_REMOVED.value: _decode_removed,
     abi.Kind.WIRE.value: _decode_wire,
     abi.Kind.UNANSWERED.value: _decode_unanswered,
+    abi.Kind.ANSWERED.value: _decode_answered,
     abi.Kind.SIGNAL.value: _decode_signal,
     abi.Kind.DENIED.value: _decode_denied,
 }

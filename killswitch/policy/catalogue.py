@@ -119,6 +119,7 @@ FIELDS: dict[str, FieldType] = {
     "network.fanout.slow_ports": FieldType("whole", _on("connect", "unanswered")),
     "network.fanout.unanswered_hosts": FieldType("whole", _on("connect", "unanswered")),
     "network.fanout.unanswered_ports": FieldType("whole", _on("connect", "unanswered")),
+    "network.fanout.silent": FieldType("whole", _on("connect", "unanswered")),
     "wire.sent": FieldType("opening", _on("wire")),
     "wire.received": FieldType("opening", _on("wire")),
     "network.outside.flows": FieldType("whole", _on("cpu", "flow")),

@@ -162,6 +162,9 @@ FIELDS: Mapping[str, Field] = {
     "network.fanout.unanswered_ports": Field(
         "number", 4, "ports of this internal host, or of loopback, at which all tries of 10 minutes were in vain", {}
     ),
+    "network.fanout.silent": Field(
+        "number", 4, "internal hosts times ports that were sent datagrams, and from which nothing came back, of the last 15 s", {}
+    ),
     "network.outside.flows": Field("number", 4, "connections to the outside that the workload has made and holds", {}),
     "network.outside.age": Field(
         "number", 4, "seconds that the workload has held its oldest quiet connection to the outside; 0 = it holds none", {}

@@ -110,6 +110,7 @@ def test_maps_and_programs_are_the_ones_that_python_names(bpf_object: Path) -> N
     ours |= {*loader.RESTRAINTS, *loader.HOLDING, loader.PROTECTED, loader.DAEMON, loader.HANDED, *loader.HOST}
     ours.add(loader.GUARDS)
     assert maps == ours | {
+        "asked",
         "sendmsg_seen",
         "floods",
         "wire_flows",

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from killswitch.events import Connect, Event, Transport, Unanswered
+from killswitch.events import Answered, Connect, Event, Transport, Unanswered
 from killswitch.kernel.dataplane import DataPlane
 from tests.kernel.cgroups import Cgroup
 
@@ -99,3 +99,28 @@ def test_ordinary_traffic_sends_no_such_packets(plane: DataPlane, watched: Cgrou
         "u = s.socket(s.AF_INET, s.SOCK_DGRAM); u.sendto(b'x', ('127.0.0.1', 9))"
     )
     assert packets(events(plane, watched, code)) == []
+
+
+ASKED = (
+    "import subprocess as p\n"
+    "for c in ('link set lo up', 'address add {a}/{bits} dev lo', 'address add {b}/{bits} dev lo'):\n"
+    "  p.run(['ip', *c.split(), *(['nodad'] if 'add' in c.split()[1] and ':' in c else [])], check=True)\n"
+    "family = s.AF_INET6 if ':' in '{a}' else s.AF_INET\n"
+    "there = s.socket(family, s.SOCK_DGRAM); there.bind(('{a}', 161))\n"
+    "here = s.socket(family, s.SOCK_DGRAM)\n"
+    "for n in range(3):\n"
+    "  here.sendto(b'get', ('{a}', 161)); d, back = there.recvfrom(9); there.sendto(b'is', back); here.recv(9)\n"
+    "here.sendto(b'get', ('{b}', 162))\n"
+)
+
+
+@pytest.mark.parametrize(("a", "b", "bits"), [("10.77.0.1", "10.77.0.2", 32), ("fd77::1", "fd77::2", 128)])
+def test_a_datagram_that_comes_back_is_told_once(plane: DataPlane, watched: Cgroup, a: str, b: str, bits: int) -> None:
+    """And where there is no server nothing comes back: the error that says so is none of its datagrams."""
+    found = events(plane, watched, ASKED.format(a=a, b=b, bits=bits), "unshare", "-n")
+    told = [e for e in found if isinstance(e, Answered)]
+    # Both are of the workload: who asked is answered, and who answers has sent to an address that has sent before.
+    assert [
+        (e.workload, e.transport, e.destination_ip, e.destination_port) for e in told if e.destination_port == 161
+    ] == [(watched.id, Transport.UDP, a, 161)]
+    assert not [e for e in told if e.destination_port == 162]

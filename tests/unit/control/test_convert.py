@@ -46,7 +46,7 @@ def test_an_event_whose_fields_are_all_zero_is_still_that_event(cls: type) -> No
     kind = "".join(f"_{c}" if c.isupper() else c for c in cls.__name__).lstrip("_").lower()
     empty = event_pb2.Event()
     getattr(empty, kind).SetInParent()
-    if kind in ("connect", "unanswered", "listen", "wire", "flow"):
+    if kind in ("connect", "unanswered", "answered", "listen", "wire", "flow"):
         getattr(empty, kind).transport = event_pb2.TRANSPORT_TCP
     assert type(convert.from_wire(empty)) is cls
     assert convert.kind_of(convert.from_wire(empty)) == kind

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.detect.reach import FANOUT, MAX_ENDPOINTS, SLOW_WINDOW_NS, WINDOW_NS, Reach, is_internal, is_loopback
+from killswitch.detect.reach import (
+    FANOUT,
+    MAX_ENDPOINTS,
+    SILENT_WINDOW_NS,
+    SLOW_WINDOW_NS,
+    WINDOW_NS,
+    Reach,
+    is_internal,
+    is_loopback,
+)
 from killswitch.policy.catalogue import FIELDS
 
 SECOND = 1_000_000_000
@@ -142,6 +151,7 @@ def test_agrees_with_counting_by_hand(steps: list[tuple[int, int, int, bool]], s
                 inside * sum(h == host for h, _ in seen),
                 inside * len({h for h, _ in dead if n_internal(h)}),
                 sum(h == host for h, _ in dead),
+                0,  # nothing was said of datagrams
             )
         assert all(v >= 0 for v in counts.values())
 
@@ -152,6 +162,20 @@ def n_internal(host: str) -> bool:
 
 def vain(log: list[tuple[int, str, int, bool]], endpoint: tuple[str, int]) -> int:
     return sum((h, p) == endpoint and v for _, h, p, v in log)
+
+
+def test_silent_endpoints_are_counted_until_they_answer_or_it_is_long_ago() -> None:
+    reach = Reach()
+    for n in range(5):
+        counts = reach.silent(n * SECOND, f"10.0.0.{n}", 161)
+    assert short(counts, "silent", "unanswered_hosts") == (5, 0)
+    reach.came_back("10.0.0.1", 161)
+    reach.came_back("10.0.0.2", 53)  # nobody was waiting for that
+    assert short(reach.tried(5 * SECOND, "10.0.0.9", 161), "silent") == (4,)
+    assert short(reach.silent(SILENT_WINDOW_NS + 3 * SECOND, "127.0.0.1", 161), "silent") == (0,), (
+        "loopback has no hosts"
+    )
+    assert short(reach.tried(SILENT_WINDOW_NS + 3 * SECOND, "10.0.0.9", 161), "silent") == (2,)
 
 
 def test_memory_is_bounded() -> None:
