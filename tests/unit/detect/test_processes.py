@@ -69,3 +69,15 @@ def test_an_exec_that_is_told_before_the_fork_stands() -> None:
     assert lineage(told, 11) == "bash(1) → bash(10) → miner(11)"
     orphan = table.exec(ex("/tmp/miner", pid=13, ppid=12))
     assert table.fork(fork(13, 12)) is orphan
+
+
+def test_who_was_started_beside_whom() -> None:
+    """A pipeline's processes have one parent; a tool descends from the agent that talks to it."""
+    table = ProcessTable()
+    table.exec(ex("/bin/bash", pid=10))
+    for pid in (11, 12, 13):
+        table.fork(fork(pid, 10))
+    table.fork(fork(14, 13))  # by the last of them, and so beside the others
+    table.fork(fork(15, 12))
+    assert [pid for pid in range(9, 17) if table.beside(pid, 12)] == [11, 13, 14]
+    assert not table.beside(11, 99)
