@@ -65,6 +65,7 @@ class Score:
     shape: str  # the best one, "" = none
     reasons: tuple[str, ...]  # for people
     algorithms: tuple[str, ...] = ()  # whose constants were found
+    mixing: float = 0.0  # share of its time in code that mixes bits, 0..1: see ``mix.Mix``
 
     @property
     def told(self) -> str:
@@ -105,7 +106,7 @@ def score(code: Code, previous: Code | None = None, *, kernel_share: float = 0.0
         reasons.append(f"reads {taken.decoy / MB:.0f} MB per second of CPU time that can be no data")
     if kernel_share > 0.6:
         reasons.append(f"but {kernel_share:.0%} of its time is the kernel's")
-    return Score(round(value, 3), shape, tuple(reasons), algorithms)
+    return Score(round(value, 3), shape, tuple(reasons), algorithms, mix.mixing)
 
 
 def best(mix: Mix) -> tuple[str, float]:

@@ -24,8 +24,11 @@ from killswitch.machinecode import Code
 from killswitch.policy.compiled import CompiledRule
 
 HASHING = frozenset(
-    {"cpu.hashing", "cpu.hashing_seconds", "cpu.algorithm", "workload.cpu.hashing", "workload.cpu.hashing_seconds"}
-)
+    {
+        "cpu.hashing", "cpu.hashing_seconds", "cpu.mixing", "cpu.algorithm", "workload.cpu.hashing",
+        "workload.cpu.hashing_seconds",
+    }
+)  # fmt: skip
 OF_CODE = frozenset(
     {
         "cpu.jit", "process.memory.huge_pages", "process.memory.executable_anonymous", "process.open_msr",
@@ -190,6 +193,7 @@ class LoadTable:
             hashing = self.hashing(event)
             if hashing is not None:
                 found["cpu.hashing"] = hashing
+                found["cpu.mixing"] = sum(s.mixing for s in load.scores) / len(load.scores)
             found["cpu.hashing_seconds"] = load.tally.seconds(event.time_ns)
             if load.scores and load.code is not None:
                 found |= evidence(load.code, load.scores[-1])

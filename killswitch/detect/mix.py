@@ -23,6 +23,7 @@ from killswitch.machinecode import CodeBlock
 INSTRUCTIONS = 12  # from each address
 MIN_SAMPLES = 8  # fewer say nothing
 MAX_REFERENCES = 32  # addresses of data that are looked at
+MIXES = frozenset({"rot", "xor", "sha", "aes", "clmul"})  # classes, of which code that hashes has one in each dozen
 
 Classifier = Callable[[str, str], tuple[str, ...]]  # (mnemonic, operands) -> classes
 
@@ -36,6 +37,7 @@ class Mix:
     anonymous: float  # share of the samples in code that no file backs (made at run time)
     rotations: Mapping[tuple[int, int], float]  # (width, by how many bits to the left) -> share of the instructions
     references: tuple[int, ...]  # addresses of data that the code uses, as far as the code itself says them
+    mixing: float = 0.0  # share of the samples in code that mixes bits: what is not, is around the hash or beside it
 
     def __getitem__(self, name: str) -> float:
         return self.shares.get(name, 0.0)
@@ -57,7 +59,7 @@ def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
     references: dict[int, int] = {}
     # What only keeps and finds variables, counted apart: of code that no optimiser has touched it is half and more.
     idle: defaultdict[str, float] = defaultdict(float)
-    samples = anonymous = 0
+    samples = anonymous = mixing = 0
     known = paths.Known(blocks)
     for block in blocks:
         listing = loop_around(decode, block) or paths.executed(decode, block, known, INSTRUCTIONS)
@@ -72,9 +74,12 @@ def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
         # Where the CPU waits in a loop that is unrolled, a dozen instructions end in the middle of a product.
         ahead = listing if len(listing) >= LOOP else list(decode(block.code + block.after, block.address, LOOP))
         counts["fnv"] += block.samples / len(ahead) * products.lanes_by_prime(ahead)
+        mixes = False
         for i, (address, size, mnemonic, operands) in enumerate(listing):
             idle["overhead"] += weight * (i in overhead)
-            for name in classify(mnemonic, operands):
+            classes = classify(mnemonic, operands)
+            mixes = mixes or not MIXES.isdisjoint(classes)
+            for name in classes:
                 counts[name] += weight
                 if i in overhead:
                     idle[name] += weight
@@ -86,6 +91,7 @@ def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
                     shifts[name, *by] += weight
             if len(references) < MAX_REFERENCES and (data := refers_to(address + size, operands)):
                 references[data] = block.samples
+        mixing += block.samples * mixes
     if samples < MIN_SAMPLES:
         return None
     # A vector rotation is a shift to the left by n and one to the right by what is left of the width. Bit boards and
@@ -101,7 +107,7 @@ def measure(machine: str, blocks: tuple[CodeBlock, ...]) -> Mix | None:
     executed = samples - untouched * idle["overhead"]
     shares = {name: max(count - untouched * idle[name], 0.0) / executed for name, count in counts.items()}
     turned = {by: count / executed for by, count in rotations.items()}
-    return Mix(shares, samples, anonymous / samples, turned, tuple(references))
+    return Mix(shares, samples, anonymous / samples, turned, tuple(references), mixing / samples)
 
 
 SHIFTS = ("vleft", "vright", "left", "right")

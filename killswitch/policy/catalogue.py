@@ -165,6 +165,7 @@ FIELDS: dict[str, FieldType] = {
     "cpu.kernel_share": FieldType("decimal", _on("cpu"), limit="share"),
     "cpu.hashing": FieldType("decimal", _on("cpu"), limit="share"),
     "cpu.hashing_seconds": FieldType("decimal", _on("cpu")),
+    "cpu.mixing": FieldType("decimal", _on("cpu"), limit="share"),
     "cpu.algorithm": FieldType("text", _on("cpu"), many=True),
     "cpu.jit": FieldType("decimal", _on("cpu"), limit="share"),
     "workload.cpu.cores": FieldType("decimal", _on("cpu")),

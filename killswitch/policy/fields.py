@@ -223,6 +223,7 @@ FIELDS: Mapping[str, Field] = {
     "cpu.kernel_share": Field("number", 4, "share of the samples that were in the kernel, 0 to 1", _on("kernel_share", Cpu)),
     "cpu.hashing": Field("number", 4, "how much the hot code looks like hashing, 0 to 1", {}),
     "cpu.hashing_seconds": Field("number", 4, "CPU-seconds that the process spent hashing in the last ten minutes", {}),
+    "cpu.mixing": Field("number", 4, "share of its time in code that mixes bits, not around it, 0 to 1", {}),
     "cpu.algorithm": Field("text", 4, "hashes whose constants were found at the hot code", {}),
     "cpu.jit": Field("number", 4, "share of the hot code that was made at run time, 0 to 1", {}),
     "workload.cpu.cores": Field("number", 4, "CPUs that all processes of the workload kept busy, mean over the window", {}),

@@ -124,3 +124,19 @@ def test_the_disassembler_is_not_loaded_before_it_is_needed() -> None:
     """It costs the idle daemon memory."""
     probe = "import sys, killswitch.engine; sys.exit('capstone' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", [n for n in HASHING if "-O0" not in n])
+def test_who_hashes_mixes_for_most_of_the_time(name: str) -> None:
+    assert score(recorded(name)).mixing >= 0.4
+
+
+@pytest.mark.parametrize("hash_", ["openssl sha256, SHA instructions", "openssl sha256, AVX", "openssl sha3-256"])
+def test_an_interpreter_around_hashes_hashes_and_mostly_does_not_mix(hash_: str) -> None:
+    """As measured of Python around hashlib: the score is that of a hash, a fifth of the time is the hash's."""
+    inside, around = recorded(hash_), recorded("python")
+    weight = 3 * sum(b.samples for b in inside.blocks) / sum(b.samples for b in around.blocks)
+    both = inside.blocks + tuple(replace(b, samples=max(1, round(b.samples * weight))) for b in around.blocks)
+    found = score(replace(inside, blocks=both))
+    assert found.value >= 0.7, found.told
+    assert 0.05 < found.mixing < 0.3

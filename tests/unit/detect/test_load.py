@@ -214,3 +214,12 @@ def test_who_has_not_run_for_longest_gives_way() -> None:
     assert len(loads) == MAX_LOADS
     again = loads.cpu(cpu(4, pid=10, cores=0.3), wanted=True)
     assert again is not None, "a tenth, a tenth and three tenths of a second: it was not forgotten"
+
+
+def test_what_mixes_is_told_as_the_mean_of_the_last_readings() -> None:
+    loads = LoadTable()
+    assert "cpu.mixing" not in loads.fields(cpu(1))
+    for second, blob, told in ((1, ARX, 1.0), (6, PLAIN, 0.5), (11, PLAIN, 1 / 3), (16, PLAIN, 0.0)):
+        loads.cpu(cpu(second), wanted=True)
+        loads.code(code(second + 0.01, blob))
+        assert loads.fields(cpu(second))["cpu.mixing"] == pytest.approx(told)

@@ -23,9 +23,10 @@ def found(compiled: Compiled, path: str, seconds: float, **more: object) -> set[
         "cpu__cores": 1.0,
         "cpu__hashing": 0.9,
         "cpu__hashing_seconds": float(seconds),
+        "cpu__mixing": 0.8,
         "process__executable": path,
     }
-    return matched(compiled, "cpu", **given, **more)
+    return matched(compiled, "cpu", **(given | more))
 
 
 LONG = {"hashing-alone", "hashing-for-long"}  # each must hold for as long as its ``for`` says
@@ -42,6 +43,22 @@ def test_what_the_system_has_is_stopped_later(compiled: Compiled, path: str) -> 
     name = path.rpartition("/")[2]
     assert found(compiled, path, 19, process__name=name) & LONG == set()
     assert found(compiled, path, 20, process__name=name) & LONG == {"hashing-for-long"}
+
+
+@pytest.mark.parametrize("sign", [{}, {"network__outside__age": 60}, {"process__memory__huge_pages": 600 << 20}])
+def test_who_hashes_beside_other_work_has_longer(compiled: Compiled, sign: dict[str, object]) -> None:
+    """Tests that log in by PBKDF2, lines told apart by their MD5: most of the time goes to what is around the hash."""
+    beside = {"process__name": "python3.11", "cpu__mixing": 0.3, **sign}
+    assert not stops(compiled, found(compiled, "/usr/bin/python3.11", 89, **beside))
+    assert stops(compiled, found(compiled, "/usr/bin/python3.11", 90, **beside))
+    assert stops(compiled, found(compiled, "/usr/bin/python3.11", 26, **(beside | {"cpu__mixing": 0.4})))
+
+
+@pytest.mark.parametrize("name", ["java", "node", "pypy3.9"])
+def test_a_runtime_that_makes_its_code_is_not_hidden_by_that(compiled: Compiled, name: str) -> None:
+    assert found(compiled, f"/usr/bin/{name}", 600, cpu__jit=1.0, process__name=name) & {"hashing-hidden"} == set()
+    assert found(compiled, "/usr/bin/x", 12, cpu__jit=1.0, process__name="x") & {"hashing-hidden"}
+    assert stops(compiled, found(compiled, f"/usr/bin/{name}", 20, cpu__jit=1.0, process__name=name))
 
 
 def test_how_long_it_has_to_go_on(compiled: Compiled) -> None:
