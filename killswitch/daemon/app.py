@@ -39,11 +39,13 @@ from killswitch.daemon.wholehost import HOST
 from killswitch.errors import ConfigError, KernelError, KillswitchError
 from killswitch.kernel import cgroupfs
 from killswitch.kernel.dataplane import DataPlane
+from killswitch.kernel.limits import OwnLimits
 from killswitch.kernel.mounts import ensure_bpffs
 from killswitch.ledger import Ledger
 
 log = logging.getLogger("killswitch")
 
+LIMITS = 0.1  # s: so long an order may fail for want of what somebody has taken
 TICK = 1.0
 SEVERED = "severed is severed"  # how the promise of what a cut must reach begins
 TELL = 5.0  # seconds between two status lines for the service manager
@@ -278,6 +280,13 @@ def background(running: Running, config: Config, stack: AsyncExitStack) -> None:
         found = await running.queries.capabilities()
         core.switch.uncovered = tuple(c.name for c in found if not c.available and c.promise.startswith(SEVERED))
 
+    async def limits() -> None:
+        own = OwnLimits()
+        while True:
+            await asyncio.sleep(LIMITS)
+            for what in own.put_back():
+                log.error("somebody had lowered a limit of this daemon, which is put back: %s", what)
+
     async def tell_manager() -> None:
         while True:
             await asyncio.sleep(TELL)
@@ -303,6 +312,7 @@ def background(running: Running, config: Config, stack: AsyncExitStack) -> None:
     for work, what in (
         (ticks(), "the second's tick"),
         (repairs(), "reconciling"),
+        (limits(), "looking after its own limits"),
         (core.guarding.run(), "looking for protected processes"),
         (running.keeper.keep(), "the timer of the self-test"),
         (tell_manager(), "the status line"),

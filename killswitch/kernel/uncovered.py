@@ -51,6 +51,8 @@ def _at_loopback(attempt: Callable[[int], None]) -> None:
             attempt(socket.if_nametoindex("lo"))
         except KernelError as e:
             failed.append(e)
+        except OSError as e:
+            failed.append(syscalls.error("find the loopback device of a namespace of our own", e))
 
     thread = threading.Thread(target=work, name="at a device of its own")
     thread.start()

@@ -13,7 +13,7 @@ import pytest
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICE = UNITS / "killswitchd.service"
 EXAMPLES = tuple(f"killswitch-{name}.{kind}" for name in ("alive", "metrics") for kind in ("service", "timer"))
-EXPOSURE = 44  # tenths, of systemd-analyze's 0..100; what it has more than the best service is named in the unit
+EXPOSURE = 45  # tenths, of systemd-analyze's 0..100; what it has more than the best service is named in the unit
 
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 

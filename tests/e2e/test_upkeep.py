@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import socket
 import subprocess
@@ -42,6 +43,22 @@ def overwrite(daemon: Daemon, workload: int) -> None:
         Slots(opened).set_containment(workload, FREE)
     finally:
         opened.close()
+
+
+def test_limits_of_the_daemon_are_put_back(daemon: Daemon) -> None:
+    """Any process of root's may lower them, without a capability; with three files nothing can be frozen. (Hard limits take
+    CAP_SYS_RESOURCE, which the unit has, and a container may lack.)"""
+    daemon.watched("agent")
+    daemon.spawn("agent", "/bin/sleep", "600")
+    assert daemon.process
+    pid, adjustment = daemon.process.pid, Path(f"/proc/{daemon.process.pid}/oom_score_adj")
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE), adjustment.read_text()
+    adjustment.write_text("1000")
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[0][1]))
+    daemon.wait_for("put back", lambda: "RLIMIT_NOFILE 3/" in daemon.log())
+    daemon.wait_for("put back", lambda: "oom_score_adj 1000 (was" in daemon.log())
+    assert (resource.prlimit(pid, resource.RLIMIT_NOFILE), adjustment.read_text()) == before
+    assert daemon.client.kill("agent", "test").complete
 
 
 @pytest.mark.parametrize("meddle", [detach, unpin, overwrite])
