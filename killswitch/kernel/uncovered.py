@@ -237,7 +237,7 @@ TRIALS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ),
     (
         "no_kernel_helpers",
-        "severed is severed: no way round by programs that the kernel starts outside (request_key, a core dump's reader, cgroup v1's release agent)",
+        "severed is severed: no way round by what the kernel starts outside (request_key, a core dump's reader, a release agent)",
         _open(
             "refuse it",
             "`killswitch run` refuses request_key and writing the settings; else see that /sbin/request-key and core_pattern "

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import Daemon
 from tests.e2e.escapes.loose import Loose, quiet
-from tests.rig.farside import Counter
+from tests.rig.farside import Counter, Packet
 from tests.rig.netns import FarSide, ip
 
 SCRIPT = """
@@ -22,9 +22,14 @@ def send(*targets):
         udp = socket.socket(family, socket.SOCK_DGRAM)
         for _ in range(10):
             udp.sendto(b"secret", (target, 4001))
-send(*sys.argv[1:3])
+known, *targets = sys.argv[1:]
 go()
-send(*sys.argv[3:])
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while not line(0.02):                        # until it has been judged: what is held till then is lost
+    udp.sendto(b"x", (known, 4009))
+send(*targets[:2])
+go()
+send(*targets[2:])
 say("sent", True)
 go()
 """
@@ -48,11 +53,15 @@ def test_neighbour(
     first, second = (
         [f"{patient.far4.rpartition('.')[0]}.{n}", f"{patient.far6.rpartition(':')[0]}:{n}"] for n in (71, 72)
     )
-    script = loose(SCRIPT, *first, *second, user=user)
+    script = loose(SCRIPT, patient.far4, *first, *second, user=user)
     script.ready()
-    assert not counter.packets
+    script.go()
+    counter.wait_for(1)
+    script.go()
+    script.ready()
+    assert not waited(counter)
     answer(patient, first)
-    shared_daemon.wait_for("free, what waited is sent", lambda: {p.version for p in counter.packets} == {4, 6})
+    shared_daemon.wait_for("free, what waited is sent", lambda: {p.version for p in waited(counter)} == {4, 6})
     script.go()
     script.hear_of("sent")
     if then == "end and kill":
@@ -61,6 +70,10 @@ def test_neighbour(
     since = script.sever() if then == "sever" else script.kill()
     answer(patient, second)
     assert quiet(counter, since, 4 * AGAIN_MS / 1000), counter.since(since)
+
+
+def waited(counter: Counter) -> list[Packet]:
+    return [p for p in list(counter.packets) if p.destination_port == 4001]
 
 
 def answer(far: FarSide, addresses: list[str]) -> None:

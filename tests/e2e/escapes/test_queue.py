@@ -16,10 +16,14 @@ SCRIPT = """
 device, target = sys.argv[1:]
 slow = f"tc qdisc add dev {device} root tbf rate 8kbit burst 1600 limit 1000000"
 say("slow", subprocess.run(slow.split(), capture_output=True).returncode == 0)
-udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-for _ in range(60):                                    # half a minute
-    udp.sendto(bytes(400), (target, 4001))
 go()
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(2000):                                  # some hundred go in, two a second come out
+    try:
+        udp.sendto(bytes(400), socket.MSG_DONTWAIT, (target, 4001))
+    except BlockingIOError:
+        pass
+    time.sleep(0.01)
 """
 
 
@@ -29,7 +33,8 @@ def test_queue(loose: Callable[..., Loose], far: FarSide, counter: Counter, shar
     script.ready()
     if not script.said["slow"]:
         pytest.skip("this kernel has no queueing discipline that is slow (tbf)")
-    counter.wait_for(2)
+    script.go()
+    counter.wait_for(5)
     since = script.kill()
     try:
         left: object = counter.wait_for(1, seconds=5, since=since)
