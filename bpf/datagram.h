@@ -11,7 +11,7 @@
 
 #define PIECE 32
 #define QUERY_PIECES 12 /* that are read of a query: more than one question may have */
-#define TEXT_PIECES 32	/* WIRE_WINDOW / PIECE */
+#define TEXT_PIECES 32	/* of a text: few datagrams are longer */
 
 #define CB_STATE 2 /* in the table; of a query, its upper half is where the name begins */
 #define CB_WALK 3  /* of a query: bytes left of the label, to be skipped, questions, WALK_... */

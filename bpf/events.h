@@ -16,7 +16,7 @@
 #define MAX_CLAUSES 256
 #define MAX_GRAMMARS 8
 #define MAX_INODES 1024
-#define WIRE_WINDOW 1024 /* bytes of a flow, each way, that are read and judged */
+#define WIRE_WINDOW 8192 /* bytes of a flow, each way, that are read and judged */
 #define WIRE_KEPT 128    /* of which so many are kept to be shown */
 #define WIRE_NAME 256    /* and so many of a name: DNS and TLS have none longer that a resolver would take */
 #define CODE_BYTES 64    /* of code that are kept of each sampled address: about a dozen instructions */

@@ -223,7 +223,7 @@ MAX_STATES = 8192  # rows of the automaton table, a generation
 MAX_CLAUSES = 256
 MAX_GRAMMARS = 8
 MAX_INODES = 1024
-WIRE_WINDOW = 1024  # bytes of a flow, each way, that are judged
+WIRE_WINDOW = 8192  # bytes of a flow, each way, that are judged
 ACCEPTS = 0x8000  # set in a next-state entry when the state it names accepts something
 
 # Predicate bits that the data plane sets by itself; the compiler gives out bits from FIRST_FREE_BIT on.

@@ -191,10 +191,10 @@ FIELDS: Mapping[str, Field] = {
     "relay.match": Field("number", 4, "share of all that was said inside that these are, 0 to 1", {}),
     "relay.certainty": Field("number", 4, "bits by which this is no coincidence: -log2 of the chance", {}),
     "wire.sent": Field(
-        "text", 2, "what the workload sent first on a TCP connection: up to 1,024 bytes, NULs as 0x01", _opening("sent")
+        "text", 2, "what the workload sent first on a TCP connection: up to 8,192 bytes, NULs as 0x01", _opening("sent")
     ),
     "wire.received": Field(
-        "text", 2, "what it received first on a TCP connection: up to 1,024 bytes, NULs as 0x01", _opening("received")
+        "text", 2, "what it received first on a TCP connection: up to 8,192 bytes, NULs as 0x01", _opening("received")
     ),
     "remote.ip": Field("ip", 2, "the address of the far side", _on("remote_ip", Wire, Flow)),
     "remote.port": Field("number", 2, "the port of the far side", _on("remote_port", Wire, Flow)),

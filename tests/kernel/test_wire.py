@@ -91,6 +91,8 @@ MINERS = {
     "second message": [b'{"id":1,"method":"ping"}\n' + SUBSCRIBE],
     "batch": [b"[" + SUBSCRIBE[:-1] + b"]\n"],
     "a line feed first": [b"\r\n\n" + SUBSCRIBE],
+    "escaped": [b'{"id":1,"m\\u0065thod":"mining\\u002esubscribe","params":[]}\n'],
+    "escaped login": [b'{"id":1,"method":"log\\u0069n","params":{"log\\u0069n":"4A"}}\n'],
     "ethereum": [b'{"id":1,"method":"eth_submitLogin","params":["0xab"],"worker":"x"}\n'],
     "a proxy's job": [JOB],
     "far into the window": [b'{"padding":"' + b"x" * 900 + b'","method":"mining.subscribe"}\n'],
@@ -104,7 +106,7 @@ INNOCENT = {
     "ethereum node": [b'{"jsonrpc":"2.0","id":1,"method":"eth_getWork","params":[]}\n'],
     "login service": [b'{"method":"login","params":{"login":"bob","password":"x"}}\n'],
     "log line": [json.dumps({"log": SUBSCRIBE.decode()}).encode()],
-    "behind the window": [b'{"padding":"' + b"x" * 1100 + b'","method":"mining.subscribe"}\n'],
+    "behind the window": [b'{"padding":"' + b"x" * 8200 + b'","method":"mining.subscribe"}\n'],
     "ssh in a page": [b"GET /SSH-2.0-x HTTP/1.0\r\n\r\nSSH-2.0-x\r\n"],
 }
 
@@ -130,8 +132,22 @@ def test_byte_by_byte_the_decisive_byte_does_not_leave(scene: Scene, listeners: 
     for listener in listeners:
         talker = Talker(scene.cgroup)
         talker.say(listener, *one_byte_each(SUBSCRIBE))
-        decisive = SUBSCRIBE.index(b"mining.") + len(b"mining.")
+        method = b'"mining.subscribe"'  # up to the quote: other services have methods that begin like it
+        decisive = SUBSCRIBE.index(method) + len(method)
         assert SUBSCRIBE.startswith(bytes(listener.heard[-1])) and len(listener.heard[-1]) < decisive
+        assert scene.plane.containment(scene.cgroup.id).severed
+        scene.plane.set_containment(scene.cgroup.id, FREE)
+        talker.close()
+
+
+@pytest.mark.parametrize(
+    "before", [b'{"id":1,"method":"ping","params":["' + b"x" * 700 + b'"]}\n', b"\n" * 1000], ids=["harmless", "blank"]
+)
+def test_what_goes_before_does_not_hide_it(scene: Scene, listeners: list[Listener], before: bytes) -> None:
+    for listener in listeners:
+        talker = Talker(scene.cgroup)
+        talker.say(listener, *[before] * 5, SUBSCRIBE)
+        assert set(bytes(listener.heard[-1])) <= set(before) and b"mining" not in listener.heard[-1]
         assert scene.plane.containment(scene.cgroup.id).severed
         scene.plane.set_containment(scene.cgroup.id, FREE)
         talker.close()
