@@ -27,8 +27,9 @@ go()
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 while not line(0.02):                        # until it has been judged: what is held till then is lost
     udp.sendto(b"x", (known, 4009))
-send(*targets[:2])
-go()
+say("ready", True)
+while not line(0.2):                         # again and again: whoever else is cut off has what waits dropped, too
+    send(*targets[:2])
 send(*targets[2:])
 say("sent", True)
 go()
