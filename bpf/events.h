@@ -12,7 +12,7 @@
 #define COMM_BYTES 16
 #define PREDICATE_WORDS 4
 #define MAX_WORKLOADS 1024 /* slot 0 means "none" */
-#define MAX_STATES 8192
+#define MAX_STATES 32768
 #define MAX_CLAUSES 256
 #define MAX_GRAMMARS 8
 #define MAX_INODES 1024

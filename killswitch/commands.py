@@ -219,7 +219,7 @@ class Receipt:
 # --- what the policy compiler hands to the data plane ---------------------------------------------------------------
 
 PREDICATES = 256  # bits in a predicate set
-MAX_STATES = 8192  # rows of the automaton table, a generation
+MAX_STATES = 32768  # rows of the automaton table, a generation
 MAX_CLAUSES = 256
 MAX_GRAMMARS = 8
 MAX_INODES = 1024

@@ -127,7 +127,10 @@ def _judge(paths: Sequence[Path]) -> Sequence[Problem]:
 
     try:
         loaded = load_files(paths)
-        return run_inline_tests(loaded, compile_policies(loaded))
+        compiled = compile_policies(loaded)
+        for warning in compiled.warnings:
+            complain(warning, prefix="warning: ")
+        return run_inline_tests(loaded, compiled)
     except PolicyError as error:
         return error.problems
 

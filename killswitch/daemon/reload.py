@@ -84,6 +84,8 @@ class Policies:
             core.records.workload(w)
         core.spending.policies_changed()
         self._reactor.files.apply()
+        for warning in compiled.warnings:
+            log.warning("policies: %s", warning)
         if why := core.deny_kills:
             log.warning("rules on exec with deny kill instead: no LSM program can refuse an exec here: %s", why)
         log.info(

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import threading
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ HOST = ("host", "host_rules", "host_flow")  # likewise
 GUARDS = "guards"  # likewise
 PERCPU = ("flows", "losses")
 RINGS = ("exec_ring", "flow_ring")
+HALVED = ("dfa_rows", "dfa_accepts", "clauses")  # arrays whose second half begins in their middle
 PLAIN = ("workload_by_cgroup", "cgroup_slot", "processes", "process_bits", "cpu_samples", "cpu_hot", *TABLE_MAPS)
 
 
@@ -178,15 +180,23 @@ def cgroup_by_id(mount: Path, cgroup_id: int) -> Iterator[int]:
 def copy_tables(old: Loaded, new: Loaded) -> bool:
     """Carry the policy in force over, so that an upgrade opens no gap in the verdicts. False when the two generations
     keep their tables in different shapes: then the policy has to be loaded again."""
-    pairs = [(old.maps[name], new.maps[name]) for name in (*TABLE_MAPS, "control")]
-    shape = ("key_size", "value_size", "max_entries")
-    if any(getattr(a, s) != getattr(b, s) for a, b in pairs[:-1] for s in shape):
+    pairs = [(old.maps[name], new.maps[name]) for name in TABLE_MAPS]
+    if any((a.key_size, a.value_size) != (b.key_size, b.value_size) or a.max_entries > b.max_entries for a, b in pairs):
         return False
-    for a, b in pairs[:-1]:
-        b.put_packed(*a.read_packed())
+    for a, b in pairs:
+        keys, values = a.read_packed()
+        b.put_packed(keys if a.name not in HALVED else _moved(keys, a.max_entries // 2, b.max_entries // 2), values)
     at = abi.CONTROL.offset("active")
     new.mapped("control").memory[at : at + 4] = old.mapped("control").memory[at : at + 4]
     return True
+
+
+def _moved(keys: bytes, old: int, new: int) -> bytes:
+    """Element numbers of an array of two halves of ``old`` elements, as they are where the halves have ``new``."""
+    if old == new:
+        return keys
+    numbers = array("I", keys)
+    return array("I", [n if n < old else n - old + new for n in numbers]).tobytes()
 
 
 def copy_known(old: Loaded, new: Loaded) -> bool:

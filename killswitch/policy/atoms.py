@@ -45,8 +45,9 @@ WIRE_FIELDS = ("wire.sent", "wire.received")
 NAMES = {hostnames.DNS: 1 << BIT_DNS, hostnames.TLS: 1 << BIT_TLS}
 _OF_FLOW = ("sent", "received", "host", "address", "port")
 _FLOW_FLAGS = 1 << BIT_OUTBOUND | 1 << BIT_UDP | sum(NAMES.values())
-# How many states each walk may have, at most, while there is room in the table.
-_SHARES = {"parent": 1024, "name": 2048, "path": 1024, "sent": 1280, "received": 1280, "host": 1536, "args": 3328}
+# How many states each walk has room for, whatever the others need: with OpenSSH's grammar they fill the table.
+_SHARES = {"parent": 2048, "name": 8192, "path": 4096, "sent": 2048, "received": 2048, "host": 6144, "args": 6656}
+MAX_WALK = 16384  # states, however much is left: joining automata takes time by the states that come of it
 _TEXT = {"args": "arguments", "sent": "flow", "received": "flow"}
 _BINARY = {"address4": 384, "address6": 384, "port": 128}
 _FLAGS = {"file.memfd": BIT_MEMFD, "file.unlinked": BIT_UNLINKED, "process.args_truncated": BIT_TRUNCATED}
@@ -135,7 +136,7 @@ class Atoms:
         atoms = {bit: atom for atom, bit in self.bits.items() if _WALK_OF.get(atom.field) == walk}
         if walk == "name" and self.gate:
             atoms[self.gate] = Predicate("process.name", "match", ssh.NAMES)
-        limit = min(_SHARES[walk], MAX_STATES - table.states)
+        limit = self._room(walk, table)
         dfa, left_out = walks.build(atoms, text=_TEXT.get(walk, "token"), limit=limit)
         for bit, why in left_out.items():
             self.refused[atoms[bit]] = why
@@ -143,6 +144,13 @@ class Atoms:
         if walk == "args":
             self.args_bits |= sum(bit for bit in atoms if bit not in left_out)
         return table.add(dfa)
+
+    @staticmethod
+    def _room(walk: str, table: TableBuilder) -> int:
+        """States that this walk may have: its share, and what those before it have left of theirs."""
+        walks = list(_SHARES)
+        kept = sum(_SHARES[later] for later in walks[walks.index(walk) + 1 :])
+        return min(MAX_WALK, MAX_STATES - table.states - kept)
 
     def _binary(self, walk: str, table: TableBuilder, limit: int) -> int:
         field = "remote.port" if walk == "port" else "remote.ip"

@@ -16,6 +16,7 @@ from typing import Any
 from killswitch.commands import ACCEPTS, MAX_STATES
 
 NUL = 0
+TOO_BIG = "its automaton needs more than"
 
 
 class TooBig(Exception):
@@ -23,7 +24,7 @@ class TooBig(Exception):
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        super().__init__(f"its automaton needs more than {limit} states")
+        super().__init__(f"{TOO_BIG} {limit} states")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

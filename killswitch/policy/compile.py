@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from killswitch.commands import MAX_CLAUSES, Clause, Mode, Response
 from killswitch.errors import PolicyError, Problem
 from killswitch.policy import clauses, holding, matcher
-from killswitch.policy.atoms import WIRE_FIELDS, Atoms, predicates
+from killswitch.policy.atoms import NO_BIT, WIRE_FIELDS, Atoms, predicates
+from killswitch.policy.automaton import TOO_BIG
 from killswitch.policy.clauses import Formula, Term, TooManyClauses
 from killswitch.policy.compiled import Compiled, CompiledRule, Program
 from killswitch.policy.fields import FIELDS, INSPECTED
@@ -16,6 +17,10 @@ from killswitch.policy.inode import os_inode
 from killswitch.policy.model import Policy, Predicate, Rule
 from killswitch.policy.programs import Recogniser
 
+NO_CLAUSE = f"all {MAX_CLAUSES} clauses of the kernel are taken"
+NO_ROOM = (NO_BIT, NO_CLAUSE, TOO_BIG)  # why a rule is left to the daemon that the kernel could judge
+LATE = "is judged by the daemon and not in the kernel, so that what it forbids may begin or leave before that is found"
+LESS = "put fewer values into the lists of the rules, or have fewer rules"
 IN_KERNEL = ("exec", "wire")  # events whose rules the data plane itself can judge
 MAX_POLICIES = 64  # bits in a workload's policy set
 
@@ -48,6 +53,7 @@ def compile_policies(
     enforced: dict[str, list[Clause]] = {on: [] for on in IN_KERNEL}
     opened = holding.Opened(atoms.gate, recognises=bool(recogniser))
     problems = []
+    late: list[str] = []
     for index, policy, rule in numbered:
         formula = atoms.formula(rule.condition) if rule.on in IN_KERNEL else clauses.judged_whole(rule.condition)
         formula = clauses.cheapest_first(formula)
@@ -56,7 +62,7 @@ def compile_policies(
             problems.append(Problem(policy.file, max(rule.line, 1), 1, f"rule '{rule.id}': {NOTHING_SEEN}"))
         if enforcing(policy, rule) and not why:
             if sum(map(len, enforced.values())) + len(made) > MAX_CLAUSES:
-                why = f"all {MAX_CLAUSES} clauses of the kernel are taken"
+                why = NO_CLAUSE
             else:
                 enforced[rule.on].extend(_clauses(made, policy, index, rule, len(rules)))
         opened.add(policy, index, rule, () if enforcing(policy, rule) and not why else made)
@@ -67,6 +73,8 @@ def compile_policies(
             if rule.on not in IN_KERNEL or why
             else TIER[rule.on]
         )
+        if enforcing(policy, rule) and any(cause in why for cause in NO_ROOM):
+            late.append(f"{policy.file}:{max(rule.line, 1)}: rule '{rule.id}' {LATE}: {why}; {LESS}")
         used = frozenset(p.field for p in predicates(rule.condition))
         rules.append(CompiledRule(policy, index, rule, tier, used, _reason(rule, why)))
         programs.append(Program(made, formula if clauses.opaque(formula) or made == _OPEN else None))
@@ -89,7 +97,8 @@ def compile_policies(
         ssh_gate=atoms.gate,
         ssh_means=atoms.ssh_means,
         recogniser=recogniser,
-        warnings=tuple(
+        warnings=tuple(late)
+        + tuple(
             f"file.inode_of: there is no {path} on this host (now)"
             for path in dict.fromkeys([*atoms.missing, *missing])
         ),

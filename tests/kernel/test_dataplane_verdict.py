@@ -211,7 +211,7 @@ def test_what_is_prepared_is_not_in_force(plane: DataPlane, watched: Cgroup) -> 
 def test_tables_that_do_not_fit_leave_the_old_ones_in_force(plane: DataPlane, watched: Cgroup) -> None:
     plane.load_policy(by_name(b"true"), 1)
     big = KernelTables(bytes(512 * (MAX_STATES + 1)), {}, 0, 0, 0, 0, (), (), ())
-    with pytest.raises(KernelError, match="at most 8192 fit"):
+    with pytest.raises(KernelError, match="at most 32768 fit"):
         plane.load_policy(big, 2)
     assert plane.policy_generation == 1
     assert watched.run("/bin/true").returncode == -signal.SIGKILL

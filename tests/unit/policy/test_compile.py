@@ -114,6 +114,17 @@ def test_more_clauses_than_fit_go_to_the_daemon() -> None:
     assert "many" in [r.rule.id for r in compiled.matches(make_exec("/x/n0-5", parent="p7"), 1)]
 
 
+def test_an_enforcing_rule_that_the_kernel_has_no_room_for_is_warned_of() -> None:
+    alerts = [rule_of(where("process.name", f"n{i}"), id=f"n{i}", response=(Response.ALERT,)) for i in range(10)]
+    assert compile_policies([policy_of(*alerts)]).warnings == ()
+    many = [rule_of(where("process.name", f"n{i}"), id=f"n{i}") for i in range(260)]
+    warnings = compile_policies([policy_of(*many)]).warnings
+    assert warnings
+    assert all("judged by the daemon and not in the kernel" in w and "are taken; put fewer" in w for w in warnings)
+    judged_later = rule_of(where("file.hash.sha256", "0" * 64), id="hash")
+    assert compile_policies([policy_of(judged_later)]).warnings == (), "no room would help it"
+
+
 def test_patterns_that_multiply_are_left_to_the_daemon_until_the_rest_fits() -> None:
     rules = [rule_of(where("process.args", f"*--opt{i}-x*pool{i}*"), id=str(i)) for i in range(16)]
     compiled = compile_policies([policy_of(*rules)])

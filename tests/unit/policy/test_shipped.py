@@ -18,7 +18,7 @@ from killswitch.policy.explain import explain
 from killswitch.policy.fields import INSPECTED
 from killswitch.policy.inline import build_event
 from killswitch.policy.jsonschema import policy_schema, policy_schema_text
-from killswitch.policy.load import load_files
+from killswitch.policy.load import load_files, load_text
 
 FOLDER = Path(catalogue.__file__).parent.parent / "policies"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -194,3 +194,34 @@ def test_editors_accept_the_shipped_policies_and_refuse_slips(file: Path) -> Non
     ]
     for slip in slips:
         assert not conforms(read | {"rules": [rule | slip]}, schema, schema)
+
+
+@pytest.mark.parametrize(
+    ("on", "field", "value", "response"),
+    [
+        ("exec", "process.name", "program{}", "kill_process"),
+        ("exec", "process.executable", "/opt/site/program{}", "kill_process"),
+        ("exec", "process.args", "argument{}", "kill_process"),
+        ("wire", "dns.question.name|domain", "host{}.example", "deny"),
+    ],
+)
+def test_beside_them_there_is_room_for_hundreds_of_names(on: str, field: str, value: str, response: str) -> None:
+    """None of their rules, and none of an operator's, is left to the daemon for want of room."""
+    values = ", ".join(value.format(n * n) for n in range(300))
+    text = f"""
+apiVersion: killswitch/v1
+kind: Policy
+metadata: {{name: site, version: 1}}
+workloads: [{{cgroup: /killswitch/**}}]
+mode: enforce
+rules:
+  - id: site
+    title: What this site forbids
+    level: high
+    on: {on}
+    match: {{listed: {{{field}: [{values}]}}}}
+    condition: listed
+    response: [{response}]
+"""
+    policies = [*load_files(FILES), load_text(text, "site.yaml")]
+    assert compile_policies(policies).warnings == ()
