@@ -3,6 +3,7 @@ and what happened is said."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -51,6 +52,12 @@ def witness(state: Path) -> None:
 
 def ledger(daemon: Daemon) -> tuple[bool, str]:
     return next((h.ok, h.detail) for h in daemon.client.status().health if h.part == "ledger")
+
+
+def copy_what_is_there(source: str, target: str) -> None:
+    """Evidence is still being written, and its files are given their names when they are whole."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy2(source, target)
 
 
 def rebooted(daemon: Daemon, state: Path | None = None) -> None:
@@ -121,7 +128,7 @@ def test_damaged_while_it_is_in_use(daemon: Daemon, damage: Callable[[Path], Non
 def test_power_cut_right_after_the_answer(killed: Daemon) -> None:
     """The disk as it is when the answer comes: what was answered is on it."""
     copy = killed.directory / "disk"
-    shutil.copytree(killed.state_dir, copy)
+    shutil.copytree(killed.state_dir, copy, copy_function=copy_what_is_there)
     time.sleep(0.2)
     rebooted(killed, copy)
     killed.start()
