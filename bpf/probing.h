@@ -111,12 +111,13 @@ static __always_inline void note_raw_packet(struct __sk_buff *skb, u32 slot)
 		tell_raw_packet(skb, slot);
 }
 
-/* Addresses of networks that nobody is reached by from elsewhere. The twin of is_inside in killswitch/detect/traffic.py. */
-static __always_inline bool is_inside(const u8 *a, u8 family)
+/* The networks that fan-out is counted in, but for those kept for documents. The twin of is_internal in killswitch/detect/reach.py. */
+static __always_inline bool is_internal(const u8 *a, u8 family)
 {
 	if (family == AF_INET)
 		return a[0] == 10 || (a[0] == 172 && (a[1] & 0xf0) == 16) || (a[0] == 192 && a[1] == 168) ||
-		       (a[0] == 169 && a[1] == 254) || (a[0] == 100 && (a[1] & 0xc0) == 64);
+		       (a[0] == 169 && a[1] == 254) || (a[0] == 100 && (a[1] & 0xc0) == 64) ||
+		       (a[0] == 198 && (a[1] & 0xfe) == 18) || a[0] >= 240;
 	return (a[0] & 0xfe) == 0xfc || (a[0] == 0xfe && (a[1] & 0xc0) == 0x80);
 }
 
@@ -133,7 +134,7 @@ static __always_inline void note_asked(struct socket_event *e, u32 slot)
 {
 	struct sendmsg_key key = {};
 
-	if (e->protocol != PROTOCOL_UDP || !is_inside(e->address, e->family))
+	if (e->protocol != PROTOCOL_UDP || !is_internal(e->address, e->family))
 		return;
 	fill_asked(&key, e, slot);
 	bpf_map_update_elem(&asked, &key, &e->header.time_ns, BPF_ANY);
@@ -162,7 +163,7 @@ __weak __noinline int tell_answer(struct __sk_buff *skb, u32 slot)
 		e.family = AF_INET6;
 		__builtin_memcpy(e.address, h + 8, 16);
 	}
-	if (!is_inside(e.address, e.family) || bpf_skb_load_bytes(skb, at, t, sizeof(t)))
+	if (!is_internal(e.address, e.family) || bpf_skb_load_bytes(skb, at, t, sizeof(t)))
 		return 0;
 	e.protocol = PROTOCOL_UDP;
 	e.port = t[0] << 8 | t[1];

@@ -11,8 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 
-from killswitch.detect.reach import Endpoint
-from killswitch.detect.traffic import is_inside, is_own
+from killswitch.detect.reach import Endpoint, is_internal
 from killswitch.events import Connect, Flow, Transport, Unanswered
 
 PATIENCE_NS = 2_000_000_000  # SNMP, DNS and their kin ask again after a second or two
@@ -39,7 +38,7 @@ class Datagrams:
 
     def flow(self, event: Flow) -> bool:
         """Of a connected socket. True when something has come back."""
-        if event.transport is not Transport.UDP or not is_inside(event.remote_ip):
+        if event.transport is not Transport.UDP or not is_internal(event.remote_ip):
             return False
         if event.received_bytes:
             self.answered(event.remote_ip, event.remote_port)
@@ -63,7 +62,7 @@ class Datagrams:
             yield replace(awaited.popitem(last=False)[1], time_ns=now_ns)
 
     def _await(self, told: Unanswered) -> None:
-        if not is_inside(told.destination_ip) or is_own(told.destination_ip):
+        if not is_internal(told.destination_ip):
             return
         if len(self._awaited) >= MAX_AWAITED:
             self._awaited.popitem(last=False)
