@@ -27,6 +27,9 @@ def rogue_acts(directory: Path, far: FarSide, pools: tuple[Pool, Pool], sshd: Ss
     """Each act is started by a script that lives on, so that there is something left to freeze."""
     named = shutil.copy(program("burner"), directory / "xmrig")
     renamed = shutil.copy(program("burner"), directory / "data-sync")
+    quiet = Path(shutil.copy(program("burner"), directory / "indexer"))
+    with quiet.open("ab") as file:
+        file.write(b"\n")  # else it is known by its content as soon as the other one is: an incident's continuation
 
     def then_sleep(name: str, *command: str) -> tuple[str, ...]:
         script = directory / f"{name}.sh"
@@ -44,7 +47,7 @@ def rogue_acts(directory: Path, far: FarSide, pools: tuple[Pool, Pool], sshd: Ss
         Act(
             "quiet-miner",
             "a renamed miner that keeps off the network: it only burns hashes",
-            then_sleep("job", str(renamed), "150"),
+            then_sleep("job", str(quiet), "150"),
             (
                 "hashing-alone",
                 "shared-hashing-alone",
